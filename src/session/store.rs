@@ -1,0 +1,100 @@
+//! Where sealed session records are kept: the trait, and its three answers.
+//!
+//! A store sees sealed bytes alone. It answers found (`Some`), absent (`None`) or [`Unavailable`], and
+//! the three never mix: absent ends a session, unavailable is a 503 that keeps the cookie.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+
+pub mod memory;
+pub mod redis;
+
+/// The name of a record: a hash of the session's id, in hexadecimal. Knowing it opens nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RecordKey(pub(crate) String);
+
+/// Counts the writes of one record from 1 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u64);
+
+/// A record as it lies in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The sealed session.
+    pub sealed: Vec<u8>,
+    /// Which write this is.
+    pub version: Version,
+    /// When it dies of idleness or of age; past this moment it counts as absent.
+    pub expires_at: Timestamp,
+}
+
+/// What became of a compare-and-set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The new record lies there.
+    Written,
+    /// Another version lies there; nothing was written.
+    Conflict,
+    /// No record lies there; nothing was written.
+    Absent,
+}
+
+/// The owner of a lease: a random token, so that nobody releases another's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseOwner(pub String);
+
+/// The store could not be asked, or gave an answer that makes no sense. What was asked may or may not
+/// have been done.
+#[derive(Debug, thiserror::Error)]
+#[error("the session store is unavailable: {0}")]
+pub struct Unavailable(pub String);
+
+/// A store of sealed records.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync {
+    /// The record of this key. A record past its `expires_at` is absent.
+    async fn read(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable>;
+
+    /// Writes a new record.
+    async fn create(&self, key: &RecordKey, record: &Record) -> Result<(), Unavailable>;
+
+    /// Puts `sealed` and `version` in the place of the record of version `expected`, and leaves its
+    /// `expires_at` alone. Never creates a record.
+    async fn replace(
+        &self,
+        key: &RecordKey,
+        expected: Version,
+        sealed: &[u8],
+        version: Version,
+    ) -> Result<Replaced, Unavailable>;
+
+    /// Moves the record's `expires_at`, where the record exists and the move is forward. Never creates a record.
+    async fn touch(&self, key: &RecordKey, expires_at: Timestamp) -> Result<(), Unavailable>;
+
+    /// Takes the record out, whatever its version.
+    async fn take(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable>;
+
+    /// Takes the record out if it is of this version.
+    async fn take_version(&self, key: &RecordKey, version: Version) -> Result<Option<Record>, Unavailable>;
+
+    /// Takes or renews the lease on this record for `time_to_live`; `false` where another owner holds it.
+    async fn lease(
+        &self,
+        key: &RecordKey,
+        owner: &LeaseOwner,
+        time_to_live: Duration,
+    ) -> Result<bool, Unavailable>;
+
+    /// Gives the lease up, if it is this owner's.
+    async fn release(&self, key: &RecordKey, owner: &LeaseOwner) -> Result<(), Unavailable>;
+
+    /// `true` the first time a mark is set, `false` while it is remembered: for what may be used only once.
+    async fn claim_once(&self, mark: &str, time_to_live: Duration) -> Result<bool, Unavailable>;
+
+    /// Whether the store answers and takes writes.
+    async fn ping(&self) -> Result<(), Unavailable>;
+}
