@@ -1,8 +1,17 @@
 //! The configuration: types that cannot be wrong, and the way from a YAML file to them.
+//!
+//! A file is read in three steps. `document` turns YAML into a tree that knows where each value stands;
+//! `raw` says which keys there are, and takes the values one by one; `validate` looks at what only shows
+//! where several meet. A fault stops nothing but its own value, so one run names all of them.
+//!
+//! Durations are `500ms`, `90s`, `30m`, `12h` or `7d`; sizes are bytes, or `64KiB`, `10MiB`, `1GiB`. Neither
+//! may be nothing. Relative paths, of secrets and of folders, start at the working directory.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Method;
@@ -10,7 +19,79 @@ use ipnet::IpNet;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::config::decode::Decode;
+use crate::config::reading::{Place, Reading};
 use crate::secret::Secret;
+
+mod decode;
+mod diagnostic;
+mod document;
+mod raw;
+mod reading;
+mod scalar;
+mod schema;
+mod secret_ref;
+mod validate;
+mod web;
+
+pub use diagnostic::{Diagnostic, Faults, Position, Refusal};
+pub use schema::schema;
+
+/// More than any configuration has.
+const LARGEST_FILE: u64 = 1024 * 1024;
+
+/// A configuration without faults.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the file says.
+    pub config: Config,
+    /// What is allowed, but seldom meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// Every fault in the file, or why it could not be read.
+pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Faults> {
+    let unreadable = |source| Faults::Unreadable { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(unreadable(std::io::Error::other(format!("it has more than {LARGEST_FILE} bytes"))));
+    }
+    let file_name = path.display().to_string();
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&file_name, &text, environment),
+        Err(error) => {
+            let mut reading = Reading::new(&file_name, environment);
+            let valid = error.utf8_error().valid_up_to();
+            let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
+            let text = format!("0x{:02x}", error.as_bytes()[valid]);
+            let place = Place { position: document::position_of(&before, before.len()), text };
+            let fault = reading.fault(&place, "a byte that is not UTF-8", "the file in UTF-8");
+            reading.finish(Err(fault))
+        }
+    }
+}
+
+/// Reads a configuration from a text; faults name `file_name`.
+///
+/// # Errors
+/// Every fault in the text.
+pub fn parse(
+    file_name: &str,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Faults> {
+    let mut reading = Reading::new(file_name, environment);
+    let config = document::parse(text, &mut reading)
+        .and_then(|document| raw::File::decode(&document, &mut reading))
+        .and_then(|file| validate::config(file, &mut reading));
+    reading.finish(config)
+}
 
 /// Everything the gateway is told.
 #[derive(Debug)]
@@ -112,7 +193,7 @@ pub struct App {
 pub struct Origin(String);
 
 /// The client's registration at an OpenID provider.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Oidc {
     /// The issuer, compared as text. `https`, or `http` on loopback.
     pub issuer: String,
@@ -131,7 +212,7 @@ pub struct Oidc {
 }
 
 /// `token_endpoint_auth_method`, by its registered name (RFC 7591 §2).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum ClientAuth {
     /// The secret in the `Authorization` header (RFC 6749 §2.3.1).
     ClientSecretBasic(Secret),
@@ -262,6 +343,21 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+impl Session {
+    /// What the names of the login cookies begin with.
+    pub fn login_cookie_prefix(&self) -> String {
+        format!("{}-login-", self.cookie_name)
+    }
+
+    /// Whether a cookie of this name is the gateway's own, for a request or an upstream's answer.
+    pub fn owns_cookie(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case(&self.cookie_name)
+            || name
+                .get(..self.cookie_name.len() + "-login-".len())
+                .is_some_and(|prefix| prefix.eq_ignore_ascii_case(&self.login_cookie_prefix()))
+    }
 }
 
 impl SessionKey {

@@ -13,6 +13,9 @@ use crate::clock::Timestamp;
 pub mod memory;
 pub mod redis;
 
+/// How long an expired record is kept before it is thrown away.
+pub const COLLECTION_MARGIN: Duration = Duration::from_secs(300);
+
 /// The name of a record: a hash of the session's id, in hexadecimal. Knowing it opens nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecordKey(pub(crate) String);
@@ -53,10 +56,11 @@ pub struct LeaseOwner(pub String);
 #[error("the session store is unavailable: {0}")]
 pub struct Unavailable(pub String);
 
-/// A store of sealed records.
+/// A store of sealed records. To each of its methods a record past its `expires_at` is absent; what moment it
+/// is, the gateway's clock says.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync {
-    /// The record of this key. A record past its `expires_at` is absent.
+    /// The record of this key.
     async fn read(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable>;
 
     /// Writes a new record.
@@ -72,13 +76,16 @@ pub trait Store: fmt::Debug + Send + Sync {
         version: Version,
     ) -> Result<Replaced, Unavailable>;
 
-    /// Moves the record's `expires_at`, where the record exists and the move is forward. Never creates a record.
-    async fn touch(&self, key: &RecordKey, expires_at: Timestamp) -> Result<(), Unavailable>;
+    /// Moves the record's `expires_at` forward, where it still is as it was `seen`: of many who saw the same
+    /// one, in this process and in others, the first writes. Never creates a record.
+    async fn touch(&self, key: &RecordKey, seen: Timestamp, expires_at: Timestamp)
+    -> Result<(), Unavailable>;
 
-    /// Takes the record out, whatever its version.
+    /// Takes the record out, whatever its version. One that has expired counts as long as it lies there,
+    /// for at least [`COLLECTION_MARGIN`]: its tokens are still to be revoked.
     async fn take(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable>;
 
-    /// Takes the record out if it is of this version.
+    /// The same, if the record is of this version.
     async fn take_version(&self, key: &RecordKey, version: Version) -> Result<Option<Record>, Unavailable>;
 
     /// Takes or renews the lease on this record for `time_to_live`; `false` where another owner holds it.

@@ -1,0 +1,177 @@
+//! The commands: `serve`, `check`, `schema`, `keygen`, and what each leaves as its exit code.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Parser, Subcommand};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, Config, Loaded};
+use crate::random::Random;
+use crate::server::Server;
+use crate::telemetry::{self, chain};
+
+mod connect;
+
+use connect::Finding;
+
+/// The configuration is wrong: `EX_CONFIG` of sysexits.
+const CONFIGURATION_IS_WRONG: u8 = 78;
+
+const EXIT_CODES: &str = "Exit codes: 0 good; 78 the configuration is wrong; 1 anything else.";
+
+/// A token handler (backend for frontend) for single-page apps: the browser holds a sealed cookie, the
+/// tokens stay on the server.
+#[derive(Debug, Parser)]
+#[command(name = "cloakroom", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(ConfigurationFile),
+    /// Validate the configuration; list every fault with file, line, column and remedy
+    Check {
+        #[command(flatten)]
+        configuration: ConfigurationFile,
+        /// Try the issuers, the store and the upstreams as well
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Print the JSON Schema of the configuration file
+    Schema,
+    /// Print a fresh session key: 32 random bytes in base64
+    Keygen,
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigurationFile {
+    /// The configuration
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "config/cloakroom.yaml")]
+    file: PathBuf,
+}
+
+/// Runs the command that the program's arguments name. Exit codes: 0 good, 78 the configuration is wrong,
+/// 1 anything else.
+pub fn run() -> ExitCode {
+    let command = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command,
+        Err(error) => {
+            let asked_for_help = !error.use_stderr();
+            let _ = error.print();
+            return if asked_for_help { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+    };
+    match command {
+        Command::Serve(configuration) => with_configuration(&configuration, serve),
+        Command::Check { configuration, connect } => with_configuration(&configuration, |loaded| {
+            let good = say(&format!("{}: good", configuration.file.display()));
+            if connect { try_to_connect(&loaded.config) } else { good }
+        }),
+        Command::Schema => say(&format!("{:#}", config::schema())),
+        Command::Keygen => say(&STANDARD.encode(Random.bytes::<32>())),
+    }
+}
+
+fn with_configuration(
+    configuration: &ConfigurationFile,
+    action: impl FnOnce(Loaded) -> ExitCode,
+) -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    let environment = |name: &str| std::env::var(name).ok();
+    match config::load(&configuration.file, &environment) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                complain(&format!("warning: {warning}"));
+            }
+            action(loaded)
+        }
+        Err(faults) => {
+            complain(&faults.to_string());
+            ExitCode::from(CONFIGURATION_IS_WRONG)
+        }
+    }
+}
+
+fn try_to_connect(config: &Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let findings = runtime.block_on(connect::try_all(config));
+    for finding in &findings {
+        say(&finding.to_string());
+    }
+    if findings.iter().all(Finding::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn serve(loaded: Loaded) -> ExitCode {
+    telemetry::start(&loaded.config.telemetry);
+    forbid_core_dumps();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    runtime.block_on(async {
+        let stop = match stop_signal() {
+            Ok(stop) => stop,
+            Err(error) => return fail(&error),
+        };
+        let server = match Server::bind(loaded.config).await {
+            Ok(server) => server,
+            Err(error) => return fail(&error),
+        };
+        if let Ok(address) = server.address() {
+            let admin = server.admin_address().and_then(Result::ok).map(tracing::field::display);
+            tracing::info!(event = "server.listening", %address, admin);
+        }
+        server.run(stop).await;
+        ExitCode::SUCCESS
+    })
+}
+
+/// Done when the process is asked to stop.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// A core dump would hold every key and token of the process (R64).
+fn forbid_core_dumps() {
+    let limited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let protected = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if limited.and(protected).is_err() {
+        tracing::warn!(event = "server.core_dumps", "core dumps could not be switched off");
+    }
+}
+
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    complain(&format!("cloakroom: {}", chain(error)));
+    ExitCode::FAILURE
+}
+
+/// What a command was asked for. A reader that has gone away, as in `cloakroom schema | head`, is no crash.
+fn say(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "what went wrong before there are logs goes to standard error")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}

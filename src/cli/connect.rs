@@ -1,0 +1,104 @@
+//! `check --connect`: is everything there that the configuration names? One line each, with a remedy
+//! where it is not.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use url::Url;
+
+use crate::clock::SystemClock;
+use crate::config::{App, Config, Store, Target};
+use crate::oidc::Client;
+use crate::random::Random;
+use crate::session::store::Store as _;
+use crate::session::store::redis::RedisStore;
+use crate::telemetry::chain;
+
+/// How long each part may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What became of trying one part.
+pub(super) struct Finding {
+    part: String,
+    fault: Option<String>,
+    remedy: &'static str,
+}
+
+impl Finding {
+    fn new(part: String, outcome: Result<(), String>, remedy: &'static str) -> Self {
+        Self { part, fault: outcome.err(), remedy }
+    }
+
+    /// Whether the part is there.
+    pub(super) fn is_good(&self) -> bool {
+        self.fault.is_none()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.fault {
+            None => write!(formatter, "good    {}", self.part),
+            Some(fault) => write!(formatter, "FAILED  {}: {fault}\n        {}", self.part, self.remedy),
+        }
+    }
+}
+
+/// Tries the store, and each issuer and upstream once.
+pub(super) async fn try_all(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![try_store(&config.store).await];
+    for app in &config.apps {
+        findings.push(try_issuer(app).await);
+        for route in &app.routes {
+            if let Target::Upstream { url, .. } = &route.target {
+                findings.push(try_upstream(url).await);
+            }
+        }
+    }
+    findings
+}
+
+async fn try_store(store: &Store) -> Finding {
+    let remedy = "see that the server runs, takes writes, and knows the username and password";
+    match store {
+        Store::Memory => Finding::new("store: in memory".to_owned(), Ok(()), remedy),
+        Store::Redis(redis) => {
+            let outcome = match RedisStore::new(redis, Arc::new(SystemClock)) {
+                Ok(store) => within_patience(store.ping()).await,
+                Err(error) => Err(chain(&error)),
+            };
+            Finding::new(format!("store: {}", redis.url), outcome, remedy)
+        }
+    }
+}
+
+async fn try_issuer(app: &App) -> Finding {
+    let client = Client::new(&app.oidc, String::new(), String::new(), Arc::new(SystemClock), Random);
+    let outcome = match client {
+        Ok(client) => within_patience(client.discover()).await,
+        Err(error) => Err(chain(&error)),
+    };
+    let remedy =
+        "see that its /.well-known/openid-configuration can be fetched from here, and names this very issuer";
+    Finding::new(format!("issuer: {}", app.oidc.issuer), outcome, remedy)
+}
+
+async fn try_upstream(url: &Url) -> Finding {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    let outcome = within_patience(TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
+    let remedy = "see that it runs, and that its name and port can be reached from here";
+    Finding::new(format!("upstream: {url}"), outcome, remedy)
+}
+
+async fn within_patience<T, E: std::error::Error + 'static>(
+    attempt: impl Future<Output = Result<T, E>>,
+) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, attempt).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+    }
+}

@@ -1,0 +1,368 @@
+//! From the tree to raw values: each type says once which keys it has, and both the decoder and the
+//! JSON Schema are made of that, so that they cannot drift apart.
+
+use serde_json::{Map, Value};
+
+use crate::config::diagnostic::{Position, Refusal};
+use crate::config::document::{self, Content, Kind, Node};
+use crate::config::reading::{Place, Reading, Reported};
+use crate::config::schema;
+
+/// A value, and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+    /// Whether the file has it, or it is a default.
+    pub(super) written: bool,
+}
+
+/// A value that is there, unless a fault was put down for it.
+pub(super) type Required<T> = Result<At<T>, Reported>;
+
+/// A value that may be left out.
+pub(super) type Optional<T> = Result<Option<At<T>>, Reported>;
+
+/// A type that can be read from the tree.
+pub(super) trait Decode: Sized {
+    /// Reads it.
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported>;
+
+    /// The JSON Schema of what [`Decode::decode`] takes.
+    fn schema() -> Value;
+
+    /// What a fault may show of it.
+    fn shown(node: &Node) -> String {
+        node.shown()
+    }
+}
+
+/// A map with known keys.
+pub(super) trait Record: Sized {
+    /// Keys of a later version: said to be so, rather than unknown.
+    const LATER: &[&str] = &[];
+
+    /// Reads each key, come what may, so that each fault is found.
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported>;
+}
+
+/// A list of at least `LEAST` values.
+#[derive(Debug)]
+pub(super) struct List<T, const LEAST: usize = 0>(pub(super) Vec<Required<T>>);
+
+/// A scalar with `${NAME}` put in.
+pub(super) struct Written {
+    pub(super) text: String,
+    pub(super) form: Form,
+}
+
+/// What kind of scalar stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `true`, `false`
+    Boolean,
+    /// `12`
+    Number,
+    /// A text, perhaps in quotes.
+    Text,
+    /// A text with values of the environment in it, which may stand for anything.
+    Substituted,
+}
+
+/// The keys of one map while they are read.
+pub(super) struct Keys<'a, 'b> {
+    entries: &'a [(Place, Node)],
+    position: Position,
+    reading: &'a mut Reading<'b>,
+    known: Vec<&'a str>,
+    later: Option<Reported>,
+    /// Filled where a schema is wanted.
+    description: Option<&'a mut Description>,
+}
+
+/// What is said about a map's keys in the schema.
+#[derive(Default)]
+struct Description {
+    properties: Map<String, Value>,
+    required: Vec<Value>,
+    choice: Vec<Value>,
+}
+
+type Decoder<U> = dyn Fn(&Node, &mut Reading<'_>) -> Result<U, Reported>;
+
+/// One of the keys of which exactly one is wanted.
+pub(super) struct Choice<U> {
+    key: &'static str,
+    about: &'static str,
+    schema: fn() -> Value,
+    decode: Box<Decoder<U>>,
+}
+
+impl<U> Choice<U> {
+    /// A key whose value becomes a `U`.
+    pub(super) fn new<T: Decode>(
+        key: &'static str,
+        about: &'static str,
+        wrap: impl Fn(At<T>) -> U + 'static,
+    ) -> Self {
+        let decode = move |node: &Node, reading: &mut Reading<'_>| decode_at(node, reading).map(&wrap);
+        Self { key, about, schema: T::schema, decode: Box::new(decode) }
+    }
+}
+
+impl Description {
+    fn add(&mut self, key: &str, mut schema: Value, about: &str, default: Option<Value>) {
+        schema["description"] = about.into();
+        if let Some(default) = default {
+            schema["default"] = default;
+        }
+        self.properties.insert(key.to_owned(), schema);
+    }
+}
+
+impl Keys<'_, '_> {
+    /// A key that must be there. The example is its remedy.
+    pub(super) fn required<T: Decode>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        about: &str,
+    ) -> Required<T> {
+        self.describe::<T>(key, about, None);
+        if let Some(description) = &mut self.description {
+            description.required.push(key.into());
+        }
+        match self.decode(key) {
+            Some(result) => result,
+            None => {
+                let place = Place { position: self.position, text: self.reading.path_to(key) };
+                Err(self.reading.fault(&place, "a required key is missing", format!("{key}: {example}")))
+            }
+        }
+    }
+
+    /// A key that stands for `default`, a text in YAML, where it is left out.
+    pub(super) fn or<T: Decode>(&mut self, key: &'static str, default: &str, about: &str) -> Required<T> {
+        let mut default = document::parse(default, self.reading)?;
+        default.move_to(self.position);
+        self.describe::<T>(key, about, Some(schema::json_of(&default)));
+        match self.decode(key) {
+            Some(result) => result,
+            None => {
+                let default = self.reading.within(key, |reading| decode_at(&default, reading));
+                default.map(|default| At { written: false, ..default })
+            }
+        }
+    }
+
+    /// A key that may be left out.
+    pub(super) fn optional<T: Decode>(&mut self, key: &'static str, about: &str) -> Optional<T> {
+        self.describe::<T>(key, about, None);
+        self.decode(key).transpose()
+    }
+
+    /// Asks for one of these keys, and no more.
+    pub(super) fn one_of<U>(&mut self, choices: &[Choice<U>]) -> Result<U, Reported> {
+        let names: Vec<_> = choices.iter().map(|choice| choice.key).collect();
+        self.known.extend(&names);
+        if let Some(description) = &mut self.description {
+            description.choice = names.iter().map(|key| (*key).into()).collect();
+            for choice in choices {
+                description.add(choice.key, (choice.schema)(), choice.about, None);
+            }
+        }
+        let given = self.entries.iter().filter_map(|(key, node)| {
+            let choice = choices.iter().find(|choice| choice.key == key.text)?;
+            Some((key, node, choice))
+        });
+        match (given.collect::<Vec<_>>().as_slice(), self.later) {
+            ([(_, node, choice)], _) => {
+                self.reading.within(choice.key, |reading| (choice.decode)(node, reading))
+            }
+            ([], Some(reported)) => Err(reported),
+            ([], None) => Err(self.none_of(&names)),
+            ([_, (second, _, _), ..], _) => {
+                let problem = format!("only one of {} can stand here", quoted(&names));
+                Err(self.reading.fault(second, problem, "one of them"))
+            }
+        }
+    }
+
+    /// None of these keys is there: it was misspelt, or it is missing.
+    fn none_of(&mut self, names: &[&'static str]) -> Reported {
+        let is_all_there_can_be = self.known.len() == names.len();
+        let is_misspelt =
+            |(key, _): &&(Place, Node)| is_all_there_can_be || nearest(&key.text, names).is_some();
+        if let Some((key, _)) = self.entries.iter().find(is_misspelt) {
+            self.known.push(&key.text);
+            return report_unknown(key, names, self.reading);
+        }
+        let place = Place { position: self.position, text: self.reading.path().to_owned() };
+        let problem = format!("one of {} is missing", quoted(names));
+        self.reading.fault(&place, problem, "exactly one of them")
+    }
+
+    fn decode<T: Decode>(&mut self, key: &'static str) -> Option<Required<T>> {
+        self.known.push(key);
+        let (_, node) = self.entries.iter().find(|(entry, _)| entry.text == key)?;
+        Some(self.reading.within(key, |reading| decode_at(node, reading)))
+    }
+
+    fn describe<T: Decode>(&mut self, key: &str, about: &str, default: Option<Value>) {
+        if let Some(description) = &mut self.description {
+            description.add(key, T::schema(), about, default);
+        }
+    }
+
+    fn report_later(&mut self, later: &[&str]) {
+        for (key, _) in self.entries.iter().filter(|(key, _)| later.contains(&key.text.as_str())) {
+            let problem = "a key that is not supported by this version yet";
+            self.later = Some(self.reading.fault(key, problem, "the file without it"));
+        }
+    }
+
+    fn report_unknown(&mut self, later: &[&str]) {
+        for (key, _) in self.entries {
+            let name = key.text.as_str();
+            if !self.known.contains(&name) && !later.contains(&name) {
+                report_unknown(key, &self.known, self.reading);
+            }
+        }
+    }
+}
+
+impl<T: Record> Decode for T {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        let Content::Map(entries) = &node.content else {
+            return Err(wrong_type(node, "a map of keys and values", &T::shown(node), reading));
+        };
+        let position = node.position;
+        let mut keys = Keys { entries, position, reading, known: Vec::new(), later: None, description: None };
+        keys.report_later(T::LATER);
+        let record = T::read(&mut keys);
+        keys.report_unknown(T::LATER);
+        record
+    }
+
+    fn schema() -> Value {
+        let mut description = Description::default();
+        let mut reading = Reading::new("", &|_| None);
+        // Of a map without keys: what is missing is put down in a reading that nobody looks at.
+        let _ = T::read(&mut Keys {
+            entries: &[],
+            position: Position { line: 1, column: 1 },
+            reading: &mut reading,
+            known: Vec::new(),
+            later: None,
+            description: Some(&mut description),
+        });
+        schema::map(&description.properties, &description.required, &description.choice)
+    }
+}
+
+impl<T: Decode, const LEAST: usize> Decode for List<T, LEAST> {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        let Content::List(nodes) = &node.content else {
+            return Err(wrong_type(node, "a list", &Self::shown(node), reading));
+        };
+        if nodes.len() < LEAST {
+            return Err(reading.fault(&node.place(), "an empty list", format!("at least {LEAST}")));
+        }
+        let elements = nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| reading.within(&format!("[{index}]"), |reading| decode_at(node, reading)));
+        Ok(Self(elements.collect()))
+    }
+
+    fn schema() -> Value {
+        schema::list(&T::schema(), LEAST)
+    }
+
+    fn shown(node: &Node) -> String {
+        T::shown(node)
+    }
+}
+
+/// Reads a value together with its place.
+pub(super) fn decode_at<T: Decode>(node: &Node, reading: &mut Reading<'_>) -> Required<T> {
+    let value = T::decode(node, reading)?;
+    Ok(At { value, place: Place { position: node.position, text: T::shown(node) }, written: true })
+}
+
+/// Reads a scalar. `wanted` says what is looked for, in words.
+pub(super) fn scalar<T: Decode>(
+    node: &Node,
+    wanted: &str,
+    reading: &mut Reading<'_>,
+    parse: impl FnOnce(&Written) -> Result<T, Refusal>,
+) -> Result<T, Reported> {
+    let Content::Scalar { text, .. } = &node.content else {
+        return Err(wrong_type(node, wanted, &T::shown(node), reading));
+    };
+    let place = Place { position: node.position, text: T::shown(node) };
+    let form = match node.kind() {
+        Some(Kind::Null) | None => return Err(wrong_type(node, wanted, &place.text, reading)),
+        Some(Kind::Boolean) => Form::Boolean,
+        Some(Kind::Number) => Form::Number,
+        Some(Kind::Text) if text.contains("${") => Form::Substituted,
+        Some(Kind::Text) => Form::Text,
+    };
+    let substituted = reading.substitute(text, &place)?;
+    parse(&Written { text: substituted, form }).map_err(|mut refusal| {
+        if form == Form::Substituted {
+            refusal.problem.push_str(" (once the environment is put in)");
+        }
+        reading.refuse(&place, refusal)
+    })
+}
+
+/// Reads one of a few words.
+pub(super) fn word<T: Decode + Clone>(
+    node: &Node,
+    words: &[(&'static str, T)],
+    later: &[&str],
+    reading: &mut Reading<'_>,
+) -> Result<T, Reported> {
+    let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
+    let remedy = format!("one of {}", quoted(&names));
+    scalar(node, &remedy, reading, |written| {
+        let found = words.iter().find(|(name, _)| *name == written.text);
+        found.map(|(_, value)| value.clone()).ok_or_else(|| {
+            let is_later = later.contains(&written.text.as_str());
+            let problem = if is_later { "not supported by this version yet" } else { "an unknown value" };
+            Refusal::new(problem, remedy.as_str())
+        })
+    })
+}
+
+/// Puts down that something of another kind stands here.
+pub(super) fn wrong_type(node: &Node, wanted: &str, shown: &str, reading: &mut Reading<'_>) -> Reported {
+    let found = match (&node.content, node.kind()) {
+        (Content::List(_), _) => "a list stands here",
+        (Content::Map(_), _) => "a map stands here",
+        (Content::Scalar { .. }, Some(Kind::Null)) => "nothing stands here",
+        (Content::Scalar { .. }, _) => "a single value stands here",
+    };
+    let place = Place { position: node.position, text: shown.to_owned() };
+    reading.fault(&place, format!("{found}, not {wanted}"), wanted)
+}
+
+fn report_unknown(key: &Place, known: &[&str], reading: &mut Reading<'_>) -> Reported {
+    let remedy = match nearest(&key.text, known) {
+        _ if key.text == "<<" => "the keys themselves; YAML 1.2 has no merge keys".to_owned(),
+        Some(nearest) => format!("`{nearest}`"),
+        None if known.is_empty() => "`{}`; there are no keys here".to_owned(),
+        None => format!("one of {}", quoted(known)),
+    };
+    reading.fault(key, "unknown key", remedy)
+}
+
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |key: &&&'a str| strsim::damerau_levenshtein(name, key);
+    known.iter().min_by_key(distance).filter(|key| distance(key) <= key.len().div_ceil(3)).copied()
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,218 @@
+//! The file as it is written: every key, what it is for, and what it stands for where it is left out.
+//!
+//! Each key is named once. The decoder, the JSON Schema and the tests that hold
+//! `config/cloakroom.yaml` against the code are all made of that.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::LogFormat;
+use crate::config::decode::{At, Choice, Keys, List, Optional, Record, Required};
+use crate::config::reading::Reported;
+use crate::config::scalar::{Count, Level, Network, Size, Text};
+use crate::config::secret_ref::SecretRef;
+use crate::config::web::RedisUrl;
+
+pub(super) mod app;
+
+use app::App;
+
+pub(super) struct File {
+    pub(super) server: Required<Server>,
+    pub(super) admin: Optional<Admin>,
+    pub(super) sessions: Required<Sessions>,
+    pub(super) apps: Required<List<App, 1>>,
+    pub(super) telemetry: Required<Telemetry>,
+}
+
+pub(super) struct Server {
+    pub(super) listen: Required<SocketAddr>,
+    pub(super) trusted_proxies: Required<List<Network>>,
+    pub(super) limits: Required<Limits>,
+    pub(super) shutdown_grace: Required<Duration>,
+}
+
+pub(super) struct Limits {
+    pub(super) connections: Required<Count>,
+    pub(super) header_bytes: Required<Size>,
+    pub(super) header_timeout: Required<Duration>,
+    pub(super) body_bytes: Required<Size>,
+    pub(super) idle_timeout: Required<Duration>,
+    pub(super) websocket_idle_timeout: Required<Duration>,
+}
+
+pub(super) struct Admin {
+    pub(super) listen: Required<SocketAddr>,
+}
+
+pub(super) struct Sessions {
+    pub(super) keys: Required<List<SecretRef, 1>>,
+    pub(super) store: Required<Store>,
+    pub(super) idle_timeout: Required<Duration>,
+    pub(super) lifetime: Required<Duration>,
+    pub(super) refresh_before_expiry: Required<Duration>,
+}
+
+pub(super) enum Store {
+    Memory,
+    Redis(Box<Redis>),
+}
+
+struct Memory;
+
+pub(super) struct Redis {
+    pub(super) url: Required<RedisUrl>,
+    pub(super) username: Optional<Text>,
+    pub(super) password: Optional<SecretRef>,
+    pub(super) key_prefix: Required<Text>,
+}
+
+pub(super) struct Telemetry {
+    pub(super) log: Required<Log>,
+}
+
+pub(super) struct Log {
+    pub(super) format: Required<LogFormat>,
+    pub(super) level: Required<Level>,
+}
+
+impl Record for File {
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self {
+            server: keys.required("server", "{listen: \"0.0.0.0:8443\"}", "The public listener."),
+            admin: keys
+                .optional("admin", "The operators' listener; never on the public one. None where left out."),
+            sessions: keys.required("sessions", "{keys: […], store: {…}}", "Sessions of every app."),
+            apps: keys.required(
+                "apps",
+                "[{origin: …, oidc: {…}, routes: […]}]",
+                "The apps, told apart by the host of their origin.",
+            ),
+            telemetry: keys.or("telemetry", "{}", "What the gateway tells about itself."),
+        })
+    }
+}
+
+impl Record for Server {
+    const LATER: &[&str] = &["tls"];
+
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self {
+            listen: keys.required(
+                "listen",
+                "\"0.0.0.0:8443\"",
+                "IP address and port; port 0 takes a free one.",
+            ),
+            trusted_proxies: keys.or(
+                "trusted_proxies",
+                "[]",
+                "Networks or addresses whose Forwarded and X-Forwarded-* are believed.",
+            ),
+            limits: keys.or("limits", "{}", "What a client may use up."),
+            shutdown_grace: keys.or(
+                "shutdown_grace",
+                "30s",
+                "How long requests under way may take at a shutdown.",
+            ),
+        })
+    }
+}
+
+impl Record for Limits {
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self {
+            connections: keys.or("connections", "20000", "Open connections in all."),
+            header_bytes: keys.or("header_bytes", "64KiB", "Bytes of a request's head; at least 8KiB."),
+            header_timeout: keys.or(
+                "header_timeout",
+                "10s",
+                "How long a new connection may be silent, and the head of a request may take.",
+            ),
+            body_bytes: keys.or("body_bytes", "100MiB", "Bytes of a request's body."),
+            idle_timeout: keys.or("idle_timeout", "75s", "How long no byte may move in either direction."),
+            websocket_idle_timeout: keys.or("websocket_idle_timeout", "10m", "The same for WebSockets."),
+        })
+    }
+}
+
+impl Record for Admin {
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        let about = "IP address and port of /livez and /readyz.";
+        Ok(Self { listen: keys.required("listen", "\"127.0.0.1:9090\"", about) })
+    }
+}
+
+impl Record for Sessions {
+    const LATER: &[&str] = &["store_outage_grace"];
+
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self {
+            keys: keys.required(
+                "keys",
+                "[{env: SESSION_KEY}]",
+                "Secrets of 32 bytes in base64 (`cloakroom keygen`). The first seals, each one opens; rotate by putting a new one first.",
+            ),
+            store: keys.required("store", "{memory: {}}", "Where sessions are kept."),
+            idle_timeout: keys.or("idle_timeout", "30m", "How long a session lives without a request."),
+            lifetime: keys.or("lifetime", "12h", "How long a session lives at most."),
+            refresh_before_expiry: keys.or(
+                "refresh_before_expiry",
+                "60s",
+                "An access token with less than this left is refreshed in the background.",
+            ),
+        })
+    }
+}
+
+impl Record for Store {
+    const LATER: &[&str] = &["file"];
+
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        keys.one_of(&[
+            Choice::new("memory", "In this process; sessions end with it.", |_: At<Memory>| Self::Memory),
+            Choice::new("redis", "In one Redis server.", |redis: At<Redis>| {
+                Self::Redis(Box::new(redis.value))
+            }),
+        ])
+    }
+}
+
+impl Record for Memory {
+    fn read(_: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self)
+    }
+}
+
+impl Record for Redis {
+    const LATER: &[&str] = &["cluster", "sentinel", "ca", "wait_for_replicas"];
+
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self {
+            url: keys.required(
+                "url",
+                "redis://redis:6379/0",
+                "Host, port and database, without user and password.",
+            ),
+            username: keys.optional("username", "ACL user; the server's default user where left out."),
+            password: keys.optional("password", "The user's password, a secret."),
+            key_prefix: keys.or("key_prefix", "'cloakroom:'", "Put before each key in Redis."),
+        })
+    }
+}
+
+impl Record for Telemetry {
+    const LATER: &[&str] = &["otlp"];
+
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self { log: keys.or("log", "{}", "Logs.") })
+    }
+}
+
+impl Record for Log {
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self {
+            format: keys.or("format", "json", "json: one object a line; text: for people."),
+            level: keys.or("level", "info", "The least that is logged."),
+        })
+    }
+}

@@ -1,0 +1,332 @@
+//! Single values: durations, sizes, numbers, words, addresses, scope and parameter names.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use http::Method;
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::config::decode::{Decode, Form, Written, scalar, word, wrong_type};
+use crate::config::diagnostic::Refusal;
+use crate::config::document::{Content, Node};
+use crate::config::reading::{Reading, Reported};
+use crate::config::{Auth, Csrf, LogFormat, SameSite, Token, schema};
+
+/// A text that is not empty.
+#[derive(Clone, Debug)]
+pub(super) struct Text(pub(super) String);
+
+/// A number of things, from 1 to a million.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count(pub(super) usize);
+
+/// A number of bytes, not 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size(pub(super) u64);
+
+/// The least that is logged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Level(pub(super) &'static str);
+
+/// A network of proxies, or a single one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Network(pub(super) IpNet);
+
+/// A scope (RFC 6749 §3.3).
+#[derive(Clone, Debug)]
+pub(super) struct Scope(pub(super) String);
+
+/// Parameters of the authorization request that are not the gateway's own.
+#[derive(Clone, Debug)]
+pub(super) struct Parameters(pub(super) BTreeMap<String, String>);
+
+/// A cookie's name.
+#[derive(Clone, Debug)]
+pub(super) struct CookieName(pub(super) String);
+
+impl Decode for Text {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a text", reading, |written| text(written).map(Self))
+    }
+
+    fn schema() -> Value {
+        schema::text()
+    }
+}
+
+impl Decode for bool {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "`true` or `false`", reading, |written| match (written.form, written.text.as_str()) {
+            (Form::Boolean | Form::Substituted, "true") => Ok(true),
+            (Form::Boolean | Form::Substituted, "false") => Ok(false),
+            _ => Err(Refusal::new("neither true nor false", "`true` or `false`, without quotes")),
+        })
+    }
+
+    fn schema() -> Value {
+        schema::or_substituted(&json!({"type": "boolean"}))
+    }
+}
+
+impl Decode for Count {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a whole number", reading, |written| {
+            let number = match written.form {
+                Form::Number | Form::Substituted => written.text.parse().ok(),
+                Form::Boolean | Form::Text => None,
+            };
+            let number = number.filter(|number| (1..=1_000_000).contains(number));
+            let refusal =
+                || Refusal::new("not a whole number from 1 to 1000000", "such as `20000`, without quotes");
+            number.map(Self).ok_or_else(refusal)
+        })
+    }
+
+    fn schema() -> Value {
+        schema::or_substituted(&json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}))
+    }
+}
+
+impl Decode for Size {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a size such as `64KiB`", reading, |written| size(&written.text).map(Self))
+    }
+
+    fn schema() -> Value {
+        json!({"anyOf": [{"type": "integer", "minimum": 1}, schema::pattern("[0-9]+(KiB|MiB|GiB)?")]})
+    }
+}
+
+impl Decode for Duration {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a duration such as `90s`", reading, |written| duration(&written.text))
+    }
+
+    fn schema() -> Value {
+        schema::pattern("[0-9]+(ms|s|m|h|d)")
+    }
+}
+
+impl Decode for SocketAddr {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "an address such as `0.0.0.0:8443`", reading, |written| {
+            let remedy = "an IP address and a port, such as `0.0.0.0:8443` or `\"[::]:8443\"`";
+            written.text.parse().map_err(|_| Refusal::new("not an address to listen on", remedy))
+        })
+    }
+
+    fn schema() -> Value {
+        schema::text()
+    }
+}
+
+impl Decode for Network {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a network such as `10.0.0.0/8`", reading, |written| network(&written.text).map(Self))
+    }
+
+    fn schema() -> Value {
+        schema::text()
+    }
+}
+
+impl Decode for Method {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a method such as `GET`", reading, |written| method(&written.text))
+    }
+
+    fn schema() -> Value {
+        schema::text()
+    }
+}
+
+impl Decode for Scope {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a scope", reading, |written| {
+            let text = text(written)?;
+            let is_scope = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
+            let remedy = "one scope an entry, without spaces and quotes (RFC 6749 §3.3)";
+            if is_scope { Ok(Self(text)) } else { Err(Refusal::new("not a scope", remedy)) }
+        })
+    }
+
+    fn schema() -> Value {
+        schema::text()
+    }
+}
+
+impl Decode for CookieName {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a cookie's name", reading, |written| cookie_name(&written.text).map(Self))
+    }
+
+    fn schema() -> Value {
+        schema::text()
+    }
+}
+
+impl Parameters {
+    /// What the gateway itself sends (RFC 6749 §4.1.1, RFC 7636 §4.3, OpenID Connect Core §3.1.2.1, §6).
+    const RESERVED: [&str; 11] = [
+        "client_id",
+        "code_challenge",
+        "code_challenge_method",
+        "nonce",
+        "redirect_uri",
+        "request",
+        "request_uri",
+        "response_mode",
+        "response_type",
+        "scope",
+        "state",
+    ];
+}
+
+impl Decode for Parameters {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        let Content::Map(entries) = &node.content else {
+            return Err(wrong_type(node, "a map of parameters", &node.shown(), reading));
+        };
+        let mut parameters = Vec::new();
+        for (name, value) in entries {
+            if name.text.is_empty() || Self::RESERVED.contains(&name.text.as_str()) {
+                let problem = "a parameter that the gateway sets itself";
+                parameters.push(Err(reading.fault(name, problem, "the file without it")));
+            }
+            parameters.push(Text::decode(value, reading).map(|value| (name.text.clone(), value.0)));
+        }
+        parameters.into_iter().collect::<Result<_, _>>().map(Self)
+    }
+
+    fn schema() -> Value {
+        json!({
+            "type": "object",
+            "additionalProperties": schema::text(),
+            "propertyNames": {"minLength": 1, "not": {"enum": Self::RESERVED}},
+        })
+    }
+}
+
+/// Words of the file and the values they stand for, for the decoder and the schema alike.
+macro_rules! words {
+    ($type:ty { $($word:literal => $value:expr),+ } later [$($later:literal),*]) => {
+        impl Decode for $type {
+            fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+                word(node, &[$(($word, $value)),+], &[$($later),*], reading)
+            }
+
+            fn schema() -> Value {
+                schema::words([$($word),+].into_iter())
+            }
+        }
+    };
+}
+
+words!(SameSite { "strict" => Self::Strict, "lax" => Self::Lax } later []);
+words!(Auth { "required" => Self::Required, "optional" => Self::Optional, "none" => Self::None } later []);
+words!(Token { "access_token" => Self::AccessToken, "none" => Self::None } later ["client_credentials"]);
+words!(Csrf { "header" => Self::Header, "same_origin" => Self::SameOrigin, "off" => Self::Off } later []);
+words!(LogFormat { "json" => Self::Json, "text" => Self::Text } later []);
+words!(Level {
+    "error" => Self("error"),
+    "warn" => Self("warn"),
+    "info" => Self("info"),
+    "debug" => Self("debug"),
+    "trace" => Self("trace")
+} later []);
+
+fn text(written: &Written) -> Result<String, Refusal> {
+    match written.form {
+        Form::Boolean | Form::Number => {
+            Err(Refusal::new("YAML takes this for a number or a truth value", "the same in quotes"))
+        }
+        Form::Text | Form::Substituted if written.text.is_empty() => {
+            Err(Refusal::new("an empty text", "a text, or the file without this key"))
+        }
+        Form::Text | Form::Substituted => Ok(written.text.clone()),
+    }
+}
+
+/// `500ms`, `90s`, `30m`, `12h`, `7d`: a whole number and one unit.
+fn duration(text: &str) -> Result<Duration, Refusal> {
+    const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+    let refusal = |problem: &str| {
+        Refusal::new(problem, "a whole number with `ms`, `s`, `m`, `h` or `d`, such as `90s`")
+    };
+    let (number, unit) = split_number(text).ok_or_else(|| refusal("not a duration"))?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" => return Err(refusal("a duration without its unit")),
+        _ => return Err(refusal("not a duration")),
+    };
+    match number.checked_mul(milliseconds).map(Duration::from_millis) {
+        Some(Duration::ZERO) => Err(refusal("a duration of nothing")),
+        Some(duration) if duration <= LONGEST => Ok(duration),
+        Some(_) | None => Err(refusal("longer than ten years")),
+    }
+}
+
+/// `65536`, `64KiB`, `10MiB`, `1GiB`.
+fn size(text: &str) -> Result<u64, Refusal> {
+    let refusal = |problem: &str| {
+        Refusal::new(problem, "bytes, or a whole number with `KiB`, `MiB` or `GiB`, such as `64KiB`")
+    };
+    let (number, unit) = split_number(text).ok_or_else(|| refusal("not a size"))?;
+    let bytes = match unit {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(refusal("not a size")),
+    };
+    match number.checked_mul(bytes) {
+        Some(0) => Err(refusal("a size of nothing")),
+        Some(size) => Ok(size),
+        None => Err(refusal("larger than can be counted")),
+    }
+}
+
+fn split_number(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit))
+}
+
+fn network(text: &str) -> Result<IpNet, Refusal> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    let network = address.or_else(|_| text.parse::<IpNet>());
+    let network =
+        network.map_err(|_| Refusal::new("not a network", "such as `10.0.0.0/8`, or one address"))?;
+    if network == network.trunc() {
+        return Ok(network);
+    }
+    // `10.1.2.3/8` may be meant for one proxy, and would believe sixteen million.
+    let remedy = format!("`{}` for all of it, or `{}` for the one address", network.trunc(), network.addr());
+    Err(Refusal::new("an address within a network, which leaves open which of the two is meant", remedy))
+}
+
+fn method(text: &str) -> Result<Method, Refusal> {
+    let remedy = "a method in capitals, such as `GET`; not `CONNECT` or `TRACE`";
+    let refusal = || Refusal::new("not a method that can be let through", remedy);
+    let is_upper_case = !text.bytes().any(|byte| byte.is_ascii_lowercase());
+    let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| is_upper_case);
+    method.filter(|method| *method != Method::CONNECT && *method != Method::TRACE).ok_or_else(refusal)
+}
+
+/// A token (RFC 6265 §4.1.1, RFC 9110 §5.6.2), so short that `Set-Cookie` stays below 300 bytes: the
+/// sealed value takes some 135 of them, the attributes 60.
+fn cookie_name(text: &str) -> Result<String, Refusal> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let remedy = "letters, digits, `-` and `_`, 64 at most, such as `__Host-cloakroom`";
+    if (1..=64).contains(&text.len()) && text.bytes().all(is_token) {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new("not a cookie's name", remedy))
+    }
+}

@@ -1,0 +1,168 @@
+//! From the raw file to types that cannot be wrong: what only shows where several values meet.
+//!
+//! Every part is looked at before one is given up on, so that all faults come out in one run.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::decode::{At, List, Required};
+use crate::config::raw;
+use crate::config::reading::{Reading, Reported};
+use crate::config::secret_ref::SecretRef;
+use crate::config::web::is_loopback;
+use crate::config::{Admin, Config, Limits, Redis, Server, SessionKey, Store, Telemetry};
+
+mod app;
+mod route;
+
+/// The time limits that all apps share.
+#[derive(Clone)]
+struct SessionTimes {
+    idle_timeout: At<Duration>,
+    lifetime: At<Duration>,
+    refresh_before_expiry: At<Duration>,
+}
+
+/// The whole configuration.
+pub(super) fn config(file: raw::File, reading: &mut Reading<'_>) -> Result<Config, Reported> {
+    let public =
+        file.server.as_ref().ok().and_then(|server| server.value.listen.as_ref().ok()).map(|at| at.value);
+    let server = file.server.and_then(|server| self::server(server.value, reading));
+    let admin =
+        file.admin.and_then(|admin| admin.map(|admin| self::admin(admin.value, public, reading)).transpose());
+    let sessions = file.sessions.map(|sessions| self::sessions(sessions.value, reading));
+    let (session_keys, store, times) =
+        sessions.unwrap_or_else(|reported| (Err(reported), Err(reported), Err(reported)));
+    let apps = file.apps.and_then(|apps| app::apps(apps.value, &times, reading));
+    let telemetry = file.telemetry.and_then(|telemetry| self::telemetry(telemetry.value));
+    Ok(Config {
+        server: server?,
+        admin: admin?,
+        session_keys: session_keys?,
+        store: store?,
+        apps: apps?,
+        telemetry: telemetry?,
+    })
+}
+
+fn server(server: raw::Server, reading: &mut Reading<'_>) -> Result<Server, Reported> {
+    let limits = server.limits.and_then(|limits| self::limits(limits.value, reading));
+    Ok(Server {
+        listen: server.listen?.value,
+        trusted_proxies: all(server.trusted_proxies)?.into_iter().map(|network| network.value.0).collect(),
+        limits: limits?,
+        shutdown_grace: server.shutdown_grace?.value,
+    })
+}
+
+fn limits(limits: raw::Limits, reading: &mut Reading<'_>) -> Result<Limits, Reported> {
+    const SMALLEST_HEAD: usize = 8 * 1024; // hyper works with no less
+    let header_bytes = limits.header_bytes.and_then(|size| match usize::try_from(size.value.0) {
+        Ok(bytes) if bytes >= SMALLEST_HEAD => Ok(bytes),
+        Ok(_) | Err(_) => {
+            Err(reading.fault(&size.place, "too small for the heads that browsers send", "`8KiB` or more"))
+        }
+    });
+    Ok(Limits {
+        connections: limits.connections?.value.0,
+        header_bytes: header_bytes?,
+        header_timeout: limits.header_timeout?.value,
+        body_bytes: limits.body_bytes?.value.0,
+        idle_timeout: limits.idle_timeout?.value,
+        websocket_idle_timeout: limits.websocket_idle_timeout?.value,
+    })
+}
+
+fn admin(
+    admin: raw::Admin,
+    public: Option<SocketAddr>,
+    reading: &mut Reading<'_>,
+) -> Result<Admin, Reported> {
+    let listen = admin.listen?;
+    if public == Some(listen.value) && listen.value.port() != 0 {
+        let problem = "the operators' listener on the public address";
+        return Err(reading.fault(&listen.place, problem, "another port, such as `127.0.0.1:9090`"));
+    }
+    Ok(Admin { listen: listen.value })
+}
+
+type Sessions = (Result<Vec<SessionKey>, Reported>, Result<Store, Reported>, Result<SessionTimes, Reported>);
+
+fn sessions(sessions: raw::Sessions, reading: &mut Reading<'_>) -> Sessions {
+    let keys = sessions.keys.and_then(|keys| session_keys(keys.value, reading));
+    let store = sessions.store.and_then(|store| match store.value {
+        raw::Store::Memory => Ok(Store::Memory),
+        raw::Store::Redis(redis) => self::redis(*redis, reading).map(Store::Redis),
+    });
+    (keys, store, times(sessions.idle_timeout, sessions.lifetime, sessions.refresh_before_expiry, reading))
+}
+
+fn session_keys(keys: List<SecretRef, 1>, reading: &mut Reading<'_>) -> Result<Vec<SessionKey>, Reported> {
+    let mut ring: Vec<SessionKey> = Vec::new();
+    let mut result = Ok(());
+    for key in keys.0 {
+        match key.and_then(|key| key.value.read_session_key(reading)) {
+            Ok((key, place)) if ring.contains(&key) => {
+                result = Err(reading.fault(&place, "this session key stands here twice", "each key once"));
+            }
+            Ok((key, _)) => ring.push(key),
+            Err(reported) => result = Err(reported),
+        }
+    }
+    result.map(|()| ring)
+}
+
+fn redis(redis: raw::Redis, reading: &mut Reading<'_>) -> Result<Redis, Reported> {
+    let password = redis.password.and_then(|password| {
+        password.map(|password| password.value.read(reading).map(|(secret, _)| secret)).transpose()
+    });
+    let key_prefix = redis.key_prefix.and_then(|prefix| {
+        let text = prefix.value.0;
+        if text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(text)
+        } else {
+            let remedy = "at most 64 visible ASCII characters, such as `cloakroom:`";
+            Err(reading.fault(&prefix.place, "not a prefix for keys", remedy))
+        }
+    });
+    let url = redis.url?;
+    if !is_loopback(&url.value.0) {
+        let remedy =
+            "a network that only the gateway and Redis are on; what is stored is sealed, the password is not";
+        reading.warn(&url.place, "Redis without TLS", remedy);
+    }
+    Ok(Redis {
+        url: url.value.0,
+        username: redis.username?.map(|username| username.value.0),
+        password: password?,
+        key_prefix: key_prefix?,
+    })
+}
+
+/// A session that could idle longer than it may live is a mistake in one of the two.
+fn times(
+    idle_timeout: Required<Duration>,
+    lifetime: Required<Duration>,
+    refresh_before_expiry: Required<Duration>,
+    reading: &mut Reading<'_>,
+) -> Result<SessionTimes, Reported> {
+    let (idle_timeout, lifetime) = (idle_timeout?, lifetime?);
+    if idle_timeout.value > lifetime.value {
+        // The app's own beside what all apps share, the written one beside a default, or the later one.
+        let standing = |at: &At<Duration>| (at.written, at.place.position);
+        let blamed = if standing(&idle_timeout) > standing(&lifetime) { &idle_timeout } else { &lifetime };
+        let problem = "an idle_timeout longer than the lifetime";
+        return Err(reading.fault(&blamed.place, problem, "an idle_timeout of the lifetime or less"));
+    }
+    Ok(SessionTimes { idle_timeout, lifetime, refresh_before_expiry: refresh_before_expiry? })
+}
+
+fn telemetry(telemetry: raw::Telemetry) -> Result<Telemetry, Reported> {
+    let log = telemetry.log?.value;
+    Ok(Telemetry { log_format: log.format?.value, log_level: log.level?.value.0.to_owned() })
+}
+
+/// Every value of a list, where each could be read.
+fn all<T, const LEAST: usize>(list: Required<List<T, LEAST>>) -> Result<Vec<At<T>>, Reported> {
+    list?.value.0.into_iter().collect()
+}

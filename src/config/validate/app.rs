@@ -1,0 +1,194 @@
+//! Apps: their origins, issuers and cookies.
+
+use crate::config::decode::{At, List, Optional, Required};
+use crate::config::raw::app as raw;
+use crate::config::reading::{Place, Reading, Reported};
+use crate::config::scalar::{CookieName, Scope};
+use crate::config::validate::{SessionTimes, route, times};
+use crate::config::{App, ClientAuth, Oidc, Origin, Session};
+
+/// All apps; no two answer to the same host.
+pub(super) fn apps(
+    apps: List<raw::App, 1>,
+    times: &Result<SessionTimes, Reported>,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<App>, Reported> {
+    let mut origins: Vec<At<Origin>> = Vec::new();
+    let mut unique = Ok(());
+    for origin in apps.0.iter().filter_map(|app| app.as_ref().ok()?.value.origin.as_ref().ok()) {
+        // By host and port, not by scheme: what tells a request's app is its `Host`.
+        if let Some(other) = origins.iter().find(|other| other.value.authority() == origin.value.authority())
+        {
+            let remedy = format!(
+                "an origin of its own, or its routes in the app of line {}",
+                other.place.position.line
+            );
+            unique = Err(reading.fault(&origin.place, "another app has this host already", remedy));
+        }
+        origins.push(origin.clone());
+    }
+    let apps: Vec<_> =
+        apps.0.into_iter().map(|app| app.and_then(|app| self::app(app.value, times, reading))).collect();
+    let apps = apps.into_iter().collect::<Result<Vec<_>, _>>()?;
+    unique?;
+    warn_of_shared_cookies(&apps, &origins, reading);
+    Ok(apps)
+}
+
+fn app(
+    app: raw::App,
+    times: &Result<SessionTimes, Reported>,
+    reading: &mut Reading<'_>,
+) -> Result<App, Reported> {
+    let oidc = app.oidc.and_then(|oidc| self::oidc(oidc.value, reading));
+    let origin = app.origin.as_ref().map(|origin| &origin.value).map_err(|reported| *reported);
+    let session = app.session.and_then(|session| self::session(session.value, origin, times, reading));
+    let base_path = app.base_path.as_ref().ok().map(|path| path.value.0.as_str());
+    let routes = app.routes.and_then(|routes| route::routes(routes.value, base_path, reading));
+    Ok(App {
+        origin: app.origin?.value,
+        base_path: app.base_path?.value.0,
+        oidc: oidc?,
+        session: session?,
+        routes: routes?,
+    })
+}
+
+fn oidc(oidc: raw::Oidc, reading: &mut Reading<'_>) -> Result<Oidc, Reported> {
+    let client_auth = oidc.client_auth.and_then(|auth| client_auth(auth.value, reading));
+    let client_id = oidc.client_id.and_then(|client_id| {
+        // VSCHAR (RFC 6749 appendix A.1).
+        if client_id.value.0.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            Ok(client_id.value.0)
+        } else {
+            Err(reading.fault(
+                &client_id.place,
+                "not a client_id",
+                "printable ASCII characters (RFC 6749 appendix A.1)",
+            ))
+        }
+    });
+    let scopes = scopes(oidc.scopes, reading);
+    Ok(Oidc {
+        issuer: oidc.issuer?.value.0,
+        client_id: client_id?,
+        client_auth: client_auth?,
+        scopes: scopes?,
+        authorization_parameters: oidc.authorization_parameters?.value.0,
+        timeout: oidc.timeout?.value,
+        userinfo: oidc.userinfo?.value,
+    })
+}
+
+fn client_auth(auth: raw::ClientAuth, reading: &mut Reading<'_>) -> Result<ClientAuth, Reported> {
+    match auth {
+        raw::ClientAuth::None => Ok(ClientAuth::None),
+        raw::ClientAuth::Secret(raw::ClientSecret::Basic(secret)) => {
+            secret.read(reading).map(|(secret, _)| ClientAuth::ClientSecretBasic(secret))
+        }
+        raw::ClientAuth::Secret(raw::ClientSecret::Post(secret)) => {
+            secret.read(reading).map(|(secret, _)| ClientAuth::ClientSecretPost(secret))
+        }
+    }
+}
+
+/// Scopes of a login: with `openid`, or it is no OpenID Connect (Core §3.1.2.1).
+fn scopes(scopes: Required<List<Scope, 1>>, reading: &mut Reading<'_>) -> Result<Vec<String>, Reported> {
+    let At { value, place, .. } = scopes?;
+    let scopes = distinct(value, reading)?;
+    if scopes.iter().any(|scope| scope == "openid") {
+        Ok(scopes)
+    } else {
+        Err(reading.fault(&place, "the scope `openid` is missing", "`openid` and the rest"))
+    }
+}
+
+/// Scopes, none of them twice.
+pub(super) fn distinct<const LEAST: usize>(
+    scopes: List<Scope, LEAST>,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<String>, Reported> {
+    let mut distinct: Vec<String> = Vec::new();
+    let mut result = Ok(());
+    for scope in scopes.0 {
+        match scope {
+            Ok(scope) if distinct.contains(&scope.value.0) => {
+                result = Err(reading.fault(&scope.place, "this scope stands here twice", "each scope once"));
+            }
+            Ok(scope) => distinct.push(scope.value.0),
+            Err(reported) => result = Err(reported),
+        }
+    }
+    result.map(|()| distinct)
+}
+
+fn session(
+    session: raw::Session,
+    origin: Result<&Origin, Reported>,
+    shared: &Result<SessionTimes, Reported>,
+    reading: &mut Reading<'_>,
+) -> Result<Session, Reported> {
+    let cookie = session.cookie.map(|cookie| cookie.value);
+    let cookie = cookie.and_then(|cookie| {
+        let name = origin.and_then(|origin| cookie_name(cookie.name, origin, reading));
+        Ok((name?, cookie.same_site?.value))
+    });
+    let times = shared.clone().and_then(|shared| {
+        times(
+            own_or_shared(session.idle_timeout, shared.idle_timeout),
+            own_or_shared(session.lifetime, shared.lifetime),
+            own_or_shared(session.refresh_before_expiry, shared.refresh_before_expiry),
+            reading,
+        )
+    });
+    let ((cookie_name, same_site), times) = (cookie?, times?);
+    Ok(Session {
+        cookie_name,
+        same_site,
+        idle_timeout: times.idle_timeout.value,
+        lifetime: times.lifetime.value,
+        refresh_before_expiry: times.refresh_before_expiry.value,
+    })
+}
+
+fn own_or_shared<T>(own: Optional<T>, shared: At<T>) -> Required<T> {
+    own.map(|own| own.unwrap_or(At { written: false, ..shared }))
+}
+
+/// `__Host-` makes the browser insist on `Secure`, `Path=/` and no `Domain`, so that no neighbour can set
+/// the cookie; without TLS the browser refuses such a cookie.
+fn cookie_name(
+    name: Optional<CookieName>,
+    origin: &Origin,
+    reading: &mut Reading<'_>,
+) -> Result<String, Reported> {
+    let default = if origin.is_secure() { "__Host-cloakroom" } else { "cloakroom" };
+    let Some(At { value: CookieName(name), place, .. }) = name? else { return Ok(default.to_owned()) };
+    let lower = name.to_ascii_lowercase();
+    let has_prefix = lower.starts_with("__host-") || lower.starts_with("__secure-");
+    if origin.is_secure() && !(name.starts_with("__Host-") && name.len() > "__Host-".len()) {
+        let problem = "a cookie on https whose name does not start with `__Host-`";
+        return Err(reading.fault(&place, problem, format!("`{default}`")));
+    }
+    if !origin.is_secure() && has_prefix {
+        let problem = "a cookie on http that asks for TLS by its name";
+        return Err(reading.fault(&place, problem, format!("`{default}`")));
+    }
+    Ok(name)
+}
+
+/// Cookies ignore ports (RFC 6265 §8.5).
+fn warn_of_shared_cookies(apps: &[App], origins: &[At<Origin>], reading: &mut Reading<'_>) {
+    let cookie = |app: &App| {
+        let authority = app.origin.authority();
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_owned();
+        (host, app.session.cookie_name.clone())
+    };
+    for (index, app) in apps.iter().enumerate() {
+        if apps[..index].iter().any(|earlier| cookie(earlier) == cookie(app)) {
+            let problem = "two apps on one host share a cookie, for cookies ignore ports: a login at one ends the other's session";
+            let place: &Place = &origins[index].place;
+            reading.warn(place, problem, "another host, or another `session.cookie.name`");
+        }
+    }
+}

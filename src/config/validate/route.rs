@@ -1,0 +1,184 @@
+//! Routes: their paths, and what goes together in one.
+
+use std::path::PathBuf;
+
+use http::Method;
+
+use crate::config::decode::{At, List, Optional, Required};
+use crate::config::raw::app as raw;
+use crate::config::reading::{Place, Reading, Reported};
+use crate::config::scalar::{Scope, Text};
+use crate::config::validate::app::distinct;
+use crate::config::web::{Path, is_loopback, is_under};
+use crate::config::{Auth, Csrf, Route, Target, Timeouts};
+
+/// All routes of one app; no two have the same path, and none is below the gateway's own endpoints.
+pub(super) fn routes(
+    routes: List<raw::Route, 1>,
+    base_path: Option<&str>,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<Route>, Reported> {
+    let mut seen: Vec<String> = Vec::new();
+    let routes: Vec<_> = routes
+        .0
+        .into_iter()
+        .map(|route| {
+            let route = route?.value;
+            let path = path(&route.path, &mut seen, base_path, reading);
+            self::route(route, path, reading)
+        })
+        .collect();
+    routes.into_iter().collect()
+}
+
+fn path(
+    path: &Required<Path>,
+    seen: &mut Vec<String>,
+    base_path: Option<&str>,
+    reading: &mut Reading<'_>,
+) -> Result<String, Reported> {
+    let At { value: Path(text), place, .. } = path.as_ref().map_err(|reported| *reported)?;
+    if seen.contains(text) {
+        return Err(reading.fault(place, "another route has this path already", "each path once"));
+    }
+    seen.push(text.clone());
+    if base_path.is_some_and(|base_path| is_under(text, base_path)) {
+        let problem = "a route where the gateway's own endpoints are";
+        return Err(reading.fault(place, problem, "another path, or another `base_path`"));
+    }
+    Ok(text.clone())
+}
+
+fn route(
+    route: raw::Route,
+    path: Result<String, Reported>,
+    reading: &mut Reading<'_>,
+) -> Result<Route, Reported> {
+    let is_files = matches!(route.target, Ok(raw::Target::Files(_)));
+    let nothing_foreign = if is_files { refuse_upstream_keys(&route, reading) } else { Ok(()) };
+    let auth = route.auth.map(|auth| auth.map(|auth| auth.value));
+    let auth = auth.map(|auth| auth.unwrap_or(if is_files { Auth::None } else { Auth::Required }));
+    let csrf = route.csrf.map(|csrf| csrf.map(|csrf| csrf.value));
+    let csrf = csrf.map(|csrf| csrf.unwrap_or(if is_files { Csrf::Off } else { Csrf::Header }));
+    let target = route.target.and_then(|target| self::target(target, &path, reading));
+    let methods = methods(route.methods, reading);
+    let required_scopes = required_scopes(route.required_scopes, auth, reading);
+    let timeouts = route.timeouts.and_then(|timeouts| self::timeouts(timeouts.value));
+    nothing_foreign?;
+    Ok(Route {
+        path: path?,
+        target: target?,
+        methods: methods?,
+        auth: auth?,
+        token: route.token?.value,
+        csrf: csrf?,
+        required_scopes: required_scopes?,
+        timeouts: timeouts?,
+        websocket: route.websocket?.value,
+        allow_encoded_slash: route.allow_encoded_slash?.value,
+    })
+}
+
+/// What means something for upstreams alone would be ignored in silence on a folder.
+fn refuse_upstream_keys(route: &raw::Route, reading: &mut Reading<'_>) -> Result<(), Reported> {
+    let foreign = [
+        ("allow_encoded_slash", written(&route.allow_encoded_slash)),
+        ("methods", route.methods.as_ref().ok().and_then(Option::as_ref).map(|methods| &methods.place)),
+        ("timeouts", written(&route.timeouts)),
+        ("token", written(&route.token)),
+        ("websocket", written(&route.websocket)),
+    ];
+    let mut result = Ok(());
+    for (key, place) in foreign {
+        if let Some(place) = place {
+            let problem = format!("{key} on a route of files, which has no upstream");
+            result = Err(reading.fault(place, problem, "the route without it"));
+        }
+    }
+    result
+}
+
+fn written<T>(value: &Required<T>) -> Option<&Place> {
+    value.as_ref().ok().filter(|value| value.written).map(|value| &value.place)
+}
+
+fn target(
+    target: raw::Target,
+    path: &Result<String, Reported>,
+    reading: &mut Reading<'_>,
+) -> Result<Target, Reported> {
+    match target {
+        raw::Target::Files(folder) => files(folder, reading).map(Target::Files),
+        raw::Target::Upstream(At { value: upstream, .. }) => {
+            let strip_prefix = upstream.strip_prefix.and_then(|prefix| {
+                let Some(prefix) = prefix else { return Ok(None) };
+                if path.as_ref().is_ok_and(|path| !is_under(path, &prefix.value.0)) {
+                    let problem = "a strip_prefix that not every path of this route starts with";
+                    return Err(reading.fault(
+                        &prefix.place,
+                        problem,
+                        "the route's path, or the start of it",
+                    ));
+                }
+                Ok(Some(prefix.value.0))
+            });
+            let url = upstream.url?;
+            if url.value.0.scheme() == "http" && !is_loopback(&url.value.0) {
+                let remedy = "https, or a network that only the gateway and the upstream are on";
+                reading.warn(&url.place, "access tokens go to this upstream without TLS", remedy);
+            }
+            Ok(Target::Upstream { url: url.value.0, strip_prefix: strip_prefix? })
+        }
+    }
+}
+
+fn files(folder: At<Text>, reading: &mut Reading<'_>) -> Result<PathBuf, Reported> {
+    let path = PathBuf::from(folder.value.0);
+    let problem = match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => return Ok(path),
+        Ok(_) => "not a folder".to_owned(),
+        Err(error) => format!("this folder cannot be read ({error})"),
+    };
+    Err(reading.fault(&folder.place, problem, "a folder, absolute or relative to the working directory"))
+}
+
+fn methods(
+    methods: Optional<List<Method, 1>>,
+    reading: &mut Reading<'_>,
+) -> Result<Option<Vec<Method>>, Reported> {
+    let Some(methods) = methods? else { return Ok(None) };
+    let mut distinct = Vec::new();
+    let mut result = Ok(());
+    for method in methods.value.0 {
+        match method {
+            Ok(method) if distinct.contains(&method.value) => {
+                result =
+                    Err(reading.fault(&method.place, "this method stands here twice", "each method once"));
+            }
+            Ok(method) => distinct.push(method.value),
+            Err(reported) => result = Err(reported),
+        }
+    }
+    result.map(|()| Some(distinct))
+}
+
+fn required_scopes(
+    scopes: Required<List<Scope>>,
+    auth: Result<Auth, Reported>,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<String>, Reported> {
+    let At { value, place, .. } = scopes?;
+    if !value.0.is_empty() && matches!(auth, Ok(Auth::None)) {
+        let problem = "required_scopes on a route that looks at no session";
+        return Err(reading.fault(&place, problem, "`auth: required` beside it, or the route without it"));
+    }
+    distinct(value, reading)
+}
+
+fn timeouts(timeouts: raw::Timeouts) -> Result<Timeouts, Reported> {
+    Ok(Timeouts {
+        connect: timeouts.connect?.value,
+        response: timeouts.response?.value,
+        idle: timeouts.idle?.value,
+    })
+}

@@ -1,0 +1,236 @@
+//! Origins, issuers, upstreams, Redis servers and paths.
+//!
+//! Issuer and origin are `https` unless loopback, where nobody can listen in (RFC 8252 §8.3): loopback is
+//! `localhost`, `127.0.0.0/8` and `[::1]`, nothing that a name server decides.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+use url::Url;
+
+use crate::config::decode::{Decode, scalar};
+use crate::config::diagnostic::Refusal;
+use crate::config::document::{Content, Node, REDACTED};
+use crate::config::reading::{Reading, Reported};
+use crate::config::{Origin, schema};
+
+/// An issuer, as written: it is compared as text (OpenID Connect Discovery §4.3).
+#[derive(Clone, Debug)]
+pub(super) struct Issuer(pub(super) String);
+
+/// `http` or `https`, with an optional path.
+#[derive(Clone, Debug)]
+pub(super) struct UpstreamUrl(pub(super) Url);
+
+/// `redis://host:port/database`.
+#[derive(Clone, Debug)]
+pub(super) struct RedisUrl(pub(super) Url);
+
+/// A path as requests are matched against it.
+#[derive(Clone, Debug)]
+pub(super) struct Path(pub(super) String);
+
+/// A path below the root.
+#[derive(Clone, Debug)]
+pub(super) struct Prefix(pub(super) String);
+
+impl Decode for Origin {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "an origin such as `https://shop.example.com`", reading, |written| {
+            Self::parse(&written.text)
+        })
+    }
+
+    fn schema() -> Value {
+        schema::pattern("[Hh][Tt][Tt][Pp][Ss]?://.+")
+    }
+
+    fn shown(node: &Node) -> String {
+        shown_url(node)
+    }
+}
+
+impl Decode for Issuer {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "an issuer such as `https://id.example.com`", reading, |written| {
+            issuer(&written.text).map(Self)
+        })
+    }
+
+    fn schema() -> Value {
+        schema::pattern("[Hh][Tt][Tt][Pp][Ss]?://.+")
+    }
+
+    fn shown(node: &Node) -> String {
+        shown_url(node)
+    }
+}
+
+impl Decode for UpstreamUrl {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a URL such as `http://orders.internal:9000`", reading, |written| {
+            http_url(&written.text).map(Self)
+        })
+    }
+
+    fn schema() -> Value {
+        schema::pattern("[Hh][Tt][Tt][Pp][Ss]?://.+")
+    }
+
+    fn shown(node: &Node) -> String {
+        shown_url(node)
+    }
+}
+
+impl Decode for RedisUrl {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a URL such as `redis://redis:6379/0`", reading, |written| {
+            redis_url(&written.text).map(Self)
+        })
+    }
+
+    fn schema() -> Value {
+        schema::pattern("[Rr][Ee][Dd][Ii][Ss]://.+")
+    }
+
+    fn shown(node: &Node) -> String {
+        shown_url(node)
+    }
+}
+
+impl Decode for Path {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a path such as `/api`", reading, |written| path(&written.text).map(Self))
+    }
+
+    fn schema() -> Value {
+        schema::pattern("/.*")
+    }
+}
+
+impl Decode for Prefix {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a path such as `/api`", reading, |written| match path(&written.text)?.as_str() {
+            "/" => Err(Refusal::new("the root itself", "a path below the root, such as `/api`")),
+            path => Ok(Self(path.to_owned())),
+        })
+    }
+
+    fn schema() -> Value {
+        schema::pattern("/.+")
+    }
+}
+
+impl Origin {
+    /// Reads an origin: `https` unless loopback, and nothing but scheme, host and port.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let url = http_url(text)?;
+        refuse_plain_http(&url)?;
+        let origin = url.origin().ascii_serialization();
+        let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
+        if after_scheme.contains('/') {
+            return Err(Refusal::new("an origin has no path", format!("`{origin}`")));
+        }
+        Ok(Self(origin))
+    }
+}
+
+/// Whether only this machine can be meant by a host.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether `path` is `prefix` or below it, by segments.
+pub(super) fn is_under(path: &str, prefix: &str) -> bool {
+    prefix == "/" || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// `user:password@` is a secret.
+fn shown_url(node: &Node) -> String {
+    match &node.content {
+        Content::Scalar { text, .. } if text.contains('@') => REDACTED.to_owned(),
+        Content::Scalar { .. } | Content::List(_) | Content::Map(_) => node.shown(),
+    }
+}
+
+fn issuer(text: &str) -> Result<String, Refusal> {
+    refuse_plain_http(&http_url(text)?)?;
+    Ok(text.to_owned())
+}
+
+/// `http` or `https`, a host, perhaps a port and a path. The parser of browsers, which `url` is, mends
+/// much that must not be mended in silence, so the text is looked at first.
+fn http_url(text: &str) -> Result<Url, Refusal> {
+    let remedy = "a URL such as `https://id.example.com`";
+    let refusal = |problem: &str| Refusal::new(problem, remedy);
+    let after_scheme = ["http://", "https://"].iter().find_map(|scheme| {
+        let start = text.get(..scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then(|| &text[scheme.len()..])
+    });
+    let after_scheme = after_scheme.ok_or_else(|| refusal("not an http or https URL"))?;
+    let is_clean = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let url = Url::parse(text).ok().filter(|url| is_clean && url.port() != Some(0));
+    let url = url.filter(|_| !after_scheme.starts_with('/')).ok_or_else(|| refusal("not a URL"))?;
+    let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err(refusal("a URL with user information"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(refusal("a URL with a query or fragment"));
+    }
+    Ok(url)
+}
+
+fn refuse_plain_http(url: &Url) -> Result<(), Refusal> {
+    if url.scheme() == "https" || is_loopback(url) {
+        return Ok(());
+    }
+    let remedy = "`https://…`; http is for `localhost`, `127.0.0.1` and `[::1]` alone";
+    Err(Refusal::new("plain http, which anybody on the way can read and change", remedy))
+}
+
+fn redis_url(text: &str) -> Result<Url, Refusal> {
+    let remedy = "a URL such as `redis://redis:6379/0`";
+    let refusal = |problem: &str| Refusal::new(problem, remedy);
+    let url = Url::parse(text).map_err(|_| refusal("not a URL"))?;
+    if url.scheme() == "rediss" {
+        return Err(refusal("Redis over TLS is not supported by this version yet"));
+    }
+    if url.password().is_some() {
+        let remedy = "the URL without it, and `password: {file: PATH}` or `password: {env: NAME}` beside it";
+        return Err(Refusal::new("a password in the file", remedy));
+    }
+    if !url.username().is_empty() || text.contains('@') {
+        return Err(Refusal::new("a user in the URL", "the URL without it, and `username` beside it"));
+    }
+    let is_clean = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let has_host = url.host_str().is_some_and(|host| !host.is_empty());
+    let database = url.path().strip_prefix('/').unwrap_or(url.path());
+    let is_plain = url.query().is_none() && url.fragment().is_none() && url.port() != Some(0);
+    let is_database = database.is_empty() || database.parse::<u32>().is_ok();
+    if url.scheme() == "redis" && is_clean && has_host && is_plain && is_database {
+        Ok(url)
+    } else {
+        Err(refusal("not the URL of a Redis server"))
+    }
+}
+
+/// A path as requests have it once they are canonical, so that it can match one: no empty or dot
+/// segments, no escapes, no query, no slash at the end.
+fn path(text: &str) -> Result<String, Refusal> {
+    let refusal = |problem: &str| Refusal::new(problem, "a path such as `/api`, without a slash at its end");
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
+    if !text.starts_with('/') {
+        return Err(refusal("a path starts with a slash"));
+    }
+    if !text.bytes().all(is_plain) {
+        return Err(refusal("a path with escapes, a query, or characters that no path has"));
+    }
+    let mut segments = text[1..].split('/');
+    if text != "/" && segments.any(|segment| matches!(segment, "" | "." | "..")) {
+        return Err(refusal("a path with an empty segment or a dot segment"));
+    }
+    Ok(text.to_owned())
+}

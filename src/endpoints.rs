@@ -1,0 +1,173 @@
+//! The gateway's own endpoints under an app's `base_path`: where a session begins, is asked for and ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Response};
+use tokio_util::task::TaskTracker;
+
+use crate::body::Body;
+use crate::clock::Clock;
+use crate::config;
+use crate::error::{Code, Refusal};
+use crate::oidc::Client;
+use crate::random::Random;
+use crate::seal::KeyRing;
+use crate::session::Sessions;
+use crate::session::cookie::{self, Found, Ticket};
+
+mod callback;
+mod login;
+mod login_cookie;
+mod logout;
+mod return_to;
+mod session;
+
+use login_cookie::LoginCookies;
+
+pub use return_to::login_location;
+
+/// How long a person waits for the issuer before a page says that it does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One of the gateway's own endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Begins a login.
+    Login,
+    /// Where the issuer sends the browser back to.
+    Callback,
+    /// Tells the app who is logged in.
+    Session,
+    /// Ends the session.
+    Logout,
+    /// Where the issuer sends the browser back to after a logout.
+    LogoutCallback,
+}
+
+/// The endpoints of one app.
+#[derive(Debug)]
+pub struct Endpoints {
+    origin: config::Origin,
+    base_path: String,
+    sessions: Arc<Sessions>,
+    client: Arc<Client>,
+    login_cookies: LoginCookies,
+    clock: Arc<dyn Clock>,
+    random: Random,
+    tasks: TaskTracker,
+}
+
+/// The parameters of a request, each named once (RFC 6749 §3.1).
+#[derive(Debug)]
+struct Parameters(BTreeMap<String, String>);
+
+impl Endpoint {
+    const ALL: [(&'static str, Self); 5] = [
+        ("/login", Self::Login),
+        ("/callback", Self::Callback),
+        ("/session", Self::Session),
+        ("/logout", Self::Logout),
+        ("/logout/callback", Self::LogoutCallback),
+    ];
+
+    /// The methods it answers, as `Allow` lists them.
+    pub const fn methods(self) -> &'static str {
+        match self {
+            Self::Login | Self::Callback | Self::Session | Self::LogoutCallback => "GET",
+            Self::Logout => "GET, POST",
+        }
+    }
+
+    /// Whether it answers this method.
+    pub fn allows(self, method: &Method) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method.as_str())
+    }
+}
+
+impl Endpoints {
+    /// The endpoints of this app. Revocations run on `tasks`, which a shutdown waits for.
+    pub fn new(
+        app: &config::App,
+        ring: Arc<KeyRing>,
+        sessions: Arc<Sessions>,
+        client: Arc<Client>,
+        clock: Arc<dyn Clock>,
+        random: Random,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            origin: app.origin.clone(),
+            base_path: app.base_path.clone(),
+            login_cookies: LoginCookies::new(app, ring, random),
+            sessions,
+            client,
+            clock,
+            random,
+            tasks,
+        }
+    }
+
+    /// The endpoint at a path; `None` where the path is none of ours.
+    pub fn find(&self, path: &str) -> Option<Endpoint> {
+        let name = path.strip_prefix(&self.base_path)?;
+        Endpoint::ALL.into_iter().find(|(own, _)| *own == name).map(|(_, endpoint)| endpoint)
+    }
+
+    /// Whether a path is under `base_path`, where nothing but endpoints is.
+    pub fn owns(&self, path: &str) -> bool {
+        path.strip_prefix(&self.base_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Answers a request that was let through to an endpoint.
+    pub async fn answer(&self, endpoint: Endpoint, head: &Parts) -> Result<Response<Body>, Refusal> {
+        match endpoint {
+            Endpoint::Login => self.login(head).await,
+            Endpoint::Callback => self.callback(head).await,
+            Endpoint::Session => self.session(head).await,
+            Endpoint::Logout => self.logout(head).await,
+            Endpoint::LogoutCallback => Ok(logout::returned()),
+        }
+    }
+
+    /// Where a login begins.
+    fn login_url(&self) -> String {
+        format!("{}/login", self.base_path)
+    }
+
+    /// The ticket that a request's cookie carries, and whether there was a cookie at all.
+    fn ticket(&self, headers: &HeaderMap) -> Result<(Option<Ticket>, bool), Refusal> {
+        match cookie::find(headers, self.sessions.cookie_name()) {
+            Found::None => Ok((None, false)),
+            Found::One(value) => Ok((self.sessions.open_cookie(&value), true)),
+            Found::Conflicting => Err(conflicting_cookies()),
+        }
+    }
+}
+
+impl Parameters {
+    fn of(head: &Parts) -> Result<Self, Refusal> {
+        let mut parameters = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()) {
+            if parameters.insert(name.into_owned(), value.into_owned()).is_some() {
+                return Err(Refusal::bad_request("A parameter is given more than once."));
+            }
+        }
+        Ok(Self(parameters))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// Two different values of our cookie: nobody can tell which one the browser was given (R26).
+pub fn conflicting_cookies() -> Refusal {
+    Refusal::bad_request("The request carries two different session cookies.")
+}
+
+fn issuer_too_slow() -> Refusal {
+    Refusal::new(Code::IssuerUnavailable, "The issuer takes too long to answer. Try again shortly.")
+}

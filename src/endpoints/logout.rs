@@ -1,0 +1,141 @@
+//! `POST logout`, in the fixed order: the record out of the store, the cookie cleared, the refresh token
+//! and then the access token revoked (RFC 7009), the browser sent to the issuer (RP-Initiated Logout).
+//! `GET` asks first, and ends nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, header};
+use serde_json::json;
+use tokio_util::task::TaskTracker;
+
+use super::Endpoints;
+use crate::body::Body;
+use crate::error::{Code, Refusal};
+use crate::oidc::Client;
+use crate::respond;
+use crate::session::cookie::Ticket;
+use crate::session::store::Unavailable;
+use crate::session::{Session, Sessions};
+
+/// How long a logout waits for the issuer. The revocation goes on by itself.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a store that hung in the middle of a logout is asked again.
+const PERSISTENCE: Duration = Duration::from_secs(60);
+
+impl Endpoints {
+    pub(super) async fn logout(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
+        if head.method != Method::POST {
+            return Ok(respond::logout_confirmation(&format!("{}/logout", self.base_path)));
+        }
+        let by_script = wants_json(&head.headers);
+        let location = match self.ticket(&head.headers)? {
+            (Some(ticket), _) => self.end(ticket, by_script).await?,
+            // A second logout is no error, and there is nothing to tell the issuer.
+            (None, _) => "/".to_owned(),
+        };
+        let mut response = if by_script {
+            respond::json(&json!({"redirect_to": location}))
+        } else {
+            respond::see_other(&location)
+        };
+        response.headers_mut().append(header::SET_COOKIE, self.sessions.clear_cookie());
+        Ok(response)
+    }
+
+    /// Ends the session in a task of its own, so that a browser that does not wait cancels nothing, and
+    /// gives where the browser goes.
+    async fn end(&self, ticket: Ticket, by_script: bool) -> Result<String, Refusal> {
+        let ending = Ending {
+            sessions: Arc::clone(&self.sessions),
+            client: Arc::clone(&self.client),
+            tasks: self.tasks.clone(),
+            ticket,
+        };
+        let state = self.random.token::<16>();
+        match self.tasks.spawn(ending.run(by_script, state)).await {
+            Ok(location) => Ok(location?),
+            Err(broken) => Err(Refusal::new(Code::Internal, "The sign-out broke off.").because(broken)),
+        }
+    }
+}
+
+/// One logout under way.
+struct Ending {
+    sessions: Arc<Sessions>,
+    client: Arc<Client>,
+    tasks: TaskTracker,
+    ticket: Ticket,
+}
+
+impl Ending {
+    async fn run(self, by_script: bool, state: String) -> Result<String, Unavailable> {
+        // Read before it goes (R52): the answer to the taking may be lost, and the tokens with it.
+        let known = self.sessions.load(&self.ticket).await?;
+        let session = match self.sessions.end(&self.ticket).await {
+            Ok(Some(session)) => session,
+            // It had ended before, or somebody else ended it just now.
+            Ok(None) => return Ok("/".to_owned()),
+            Err(unavailable) => {
+                let tasks = self.tasks.clone();
+                tasks.spawn(self.persist(known));
+                return Err(unavailable);
+            }
+        };
+        tracing::info!(event = "session.ended", cause = "logout");
+        let (client, tokens) = (Arc::clone(&self.client), session.tokens.clone());
+        let revocation = self.tasks.spawn(async move { client.revoke_all(&tokens).await });
+        if tokio::time::timeout(PATIENCE, revocation).await.is_err() {
+            tracing::warn!(event = "revocation.slow", "the logout does not wait for it");
+        }
+        // An ID token is a token: scripts see none. The issuer then may ask the user whom to log out.
+        let hint = session.tokens.id_token.as_ref().filter(|_| !by_script);
+        let location = tokio::time::timeout(PATIENCE, self.client.end_session_url(hint, &state)).await;
+        // Whatever the issuer does, the session here has ended (R52).
+        Ok(match location {
+            Ok(Ok(Some(url))) => url.into(),
+            Ok(Ok(None)) => "/".to_owned(),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(event = "logout.issuer_unavailable", "only the session here has ended");
+                "/".to_owned()
+            }
+        })
+    }
+
+    /// The store hung once the session was to be taken out. Nobody knows whether it was; the user wanted
+    /// it to be, and its tokens must not outlive it.
+    async fn persist(self, known: Option<Session>) {
+        let ended = tokio::time::timeout(PERSISTENCE, async {
+            loop {
+                tokio::time::sleep(PATIENCE / 4).await;
+                if let Ok(ended) = self.sessions.end(&self.ticket).await {
+                    break ended;
+                }
+            }
+        });
+        match ended.await {
+            Ok(ended) => {
+                if let Some(session) = ended.or(known) {
+                    tracing::info!(event = "session.ended", cause = "logout");
+                    self.client.revoke_all(&session.tokens).await;
+                }
+            }
+            Err(_) => tracing::error!(event = "logout.unfinished", "the store did not come back in time"),
+        }
+    }
+}
+
+/// `GET logout/callback`: the browser is back from the issuer, and goes on to the app.
+pub(super) fn returned() -> Response<Body> {
+    respond::see_other("/")
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("application/json"))
+}

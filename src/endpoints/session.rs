@@ -1,0 +1,35 @@
+//! `GET session`: who is logged in, and for how long. Never a token, and no activity.
+
+use http::request::Parts;
+use http::{Response, header};
+use serde_json::json;
+
+use super::Endpoints;
+use crate::body::Body;
+use crate::error::Refusal;
+use crate::respond;
+
+impl Endpoints {
+    pub(super) async fn session(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
+        let (ticket, had_cookie) = self.ticket(&head.headers)?;
+        let session = match &ticket {
+            Some(ticket) => self.sessions.load(ticket).await?,
+            None => None,
+        };
+        let Some(session) = session else {
+            let mut response = respond::json(&json!({"authenticated": false}));
+            if had_cookie {
+                response.headers_mut().append(header::SET_COOKIE, self.sessions.clear_cookie());
+            }
+            return Ok(response);
+        };
+        let now = self.clock.now();
+        Ok(respond::json(&json!({
+            "authenticated": true,
+            "user": session.identity.claims,
+            "expires_in": session.ends_at().since(now).as_secs(),
+            "idle_expires_in": session.idle_expires_at.since(now).as_secs(),
+            "access_token_expires_in": session.tokens.expires_at.since(now).as_secs(),
+        })))
+    }
+}

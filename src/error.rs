@@ -1,0 +1,247 @@
+//! Why a request was refused: the one map from each module's errors to a status.
+//!
+//! Every failure has two messages: a fixed text for the outside, chosen here, and a cause chain for the
+//! log. Nothing that an issuer, an upstream or a client sent ever becomes part of the outside's text.
+
+use std::error::Error;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use crate::oidc::{IssuerUnavailable, RedeemError};
+use crate::proxy::ForwardError;
+use crate::refresh;
+use crate::session::store;
+
+/// What kind of refusal it is: the `CODE` of `urn:cloakroom:CODE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// There is no session.
+    Unauthenticated,
+    /// This request found a live session, and it had to be ended.
+    SessionEnded,
+    /// Another site may have made the request.
+    Csrf,
+    /// The session does not suffice.
+    Forbidden,
+    /// The request makes no sense.
+    BadRequest,
+    /// A login did not come to its end.
+    LoginFailed,
+    /// Nothing is here.
+    NotFound,
+    /// Something is here, but not for this method.
+    MethodNotAllowed,
+    /// No app answers to this host (RFC 9110 §15.5.20).
+    Misdirected,
+    /// The body is larger than the gateway lets through.
+    TooLarge,
+    /// The session store does not answer.
+    StoreUnavailable,
+    /// The issuer does not answer.
+    IssuerUnavailable,
+    /// The upstream does not answer, or not in HTTP.
+    UpstreamUnavailable,
+    /// The upstream takes too long.
+    UpstreamTimeout,
+    /// The gateway has too much to do.
+    Overloaded,
+    /// A fault of the gateway's own.
+    Internal,
+}
+
+/// A request that is not served, and what the client is told.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What kind it is.
+    pub code: Code,
+    /// For the outside: what happened, in one fixed sentence.
+    pub detail: &'static str,
+    /// For the log.
+    pub cause: Option<Box<dyn Error + Send + Sync>>,
+    /// Where a login begins, where one would help.
+    pub login_url: Option<String>,
+    /// Fields that go out with the answer, such as a cleared cookie.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Code {
+    /// The name in `urn:cloakroom:NAME`; `None` for what only has a status.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Unauthenticated => "unauthenticated",
+            Self::SessionEnded => "session-ended",
+            Self::Csrf => "csrf",
+            Self::Forbidden => "forbidden",
+            Self::BadRequest | Self::MethodNotAllowed => "bad-request",
+            Self::LoginFailed => "login-failed",
+            Self::NotFound => "not-found",
+            Self::Misdirected => "misdirected",
+            Self::TooLarge => "too-large",
+            Self::StoreUnavailable => "store-unavailable",
+            Self::IssuerUnavailable => "issuer-unavailable",
+            Self::UpstreamUnavailable => "upstream-unavailable",
+            Self::UpstreamTimeout => "upstream-timeout",
+            Self::Overloaded => "overloaded",
+            Self::Internal => return None,
+        })
+    }
+
+    /// The status it is sent with.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Unauthenticated | Self::SessionEnded => StatusCode::UNAUTHORIZED,
+            Self::Csrf | Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::BadRequest | Self::LoginFailed => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::StoreUnavailable | Self::IssuerUnavailable | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// A short title for people.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "You are not signed in",
+            Self::SessionEnded => "Your session has ended",
+            Self::Csrf => "This request came from another site",
+            Self::Forbidden => "You may not do this",
+            Self::BadRequest => "This request makes no sense",
+            Self::LoginFailed => "The sign-in did not succeed",
+            Self::NotFound => "There is nothing here",
+            Self::MethodNotAllowed => "This method is not allowed here",
+            Self::Misdirected => "No app answers to this host name",
+            Self::TooLarge => "The request is too large",
+            Self::StoreUnavailable => "Sessions cannot be read at the moment",
+            Self::IssuerUnavailable => "The sign-in service does not answer",
+            Self::UpstreamUnavailable => "The service behind this address does not answer",
+            Self::UpstreamTimeout => "The service behind this address takes too long",
+            Self::Overloaded => "Too many requests at the moment",
+            Self::Internal => "Something went wrong here",
+        }
+    }
+}
+
+impl Refusal {
+    /// A refusal without a cause of its own.
+    pub fn new(code: Code, detail: &'static str) -> Self {
+        let refusal = Self { code, detail, cause: None, login_url: None, headers: Vec::new() };
+        // RFC 9110 §10.2.3: a client that is told when to come back does not hammer.
+        if code.status() == StatusCode::SERVICE_UNAVAILABLE {
+            return refusal.with_header(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        refusal
+    }
+
+    /// A refusal of a request that makes no sense.
+    pub fn bad_request(detail: &'static str) -> Self {
+        Self::new(Code::BadRequest, detail)
+    }
+
+    /// Keeps the cause for the log.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Says where a login begins.
+    #[must_use]
+    pub fn with_login_url(mut self, login_url: impl Into<String>) -> Self {
+        self.login_url = Some(login_url.into());
+        self
+    }
+
+    /// Sends a field along.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
+        if let Ok(value) = HeaderValue::from_str(&seconds) {
+            self.headers.retain(|(name, _)| name != header::RETRY_AFTER);
+            self.headers.push((header::RETRY_AFTER, value));
+        }
+        self
+    }
+}
+
+impl From<store::Unavailable> for Refusal {
+    fn from(error: store::Unavailable) -> Self {
+        Self::new(Code::StoreUnavailable, "The session store does not answer. Nobody was signed out.")
+            .because(error)
+    }
+}
+
+impl From<IssuerUnavailable> for Refusal {
+    fn from(error: IssuerUnavailable) -> Self {
+        let refusal = Self::new(Code::IssuerUnavailable, "The issuer does not answer. Try again shortly.");
+        match error.retry_after() {
+            Some(wait) => refusal.retry_after(wait).because(error),
+            None => refusal.because(error),
+        }
+    }
+}
+
+impl From<RedeemError> for Refusal {
+    fn from(error: RedeemError) -> Self {
+        match error {
+            RedeemError::Unavailable(unavailable) => unavailable.into(),
+            error => {
+                Self::new(Code::LoginFailed, "The issuer's answer could not be accepted.").because(error)
+            }
+        }
+    }
+}
+
+impl From<refresh::Failure> for Refusal {
+    fn from(failure: refresh::Failure) -> Self {
+        match failure {
+            refresh::Failure::Ended => {
+                Self::new(Code::SessionEnded, "The issuer has ended this session. Sign in again.")
+            }
+            refresh::Failure::Gone => Self::new(Code::Unauthenticated, "There is no session."),
+            refresh::Failure::Issuer { retry_after } => {
+                Self::new(Code::IssuerUnavailable, "The issuer does not answer. You are still signed in.")
+                    .retry_after(retry_after)
+            }
+            refresh::Failure::Store(unavailable) => unavailable.into(),
+        }
+    }
+}
+
+impl From<ForwardError> for Refusal {
+    fn from(error: ForwardError) -> Self {
+        let refusal = match &error {
+            ForwardError::Connect(_) => {
+                Self::new(Code::UpstreamUnavailable, "No connection to the upstream could be made.")
+            }
+            ForwardError::Exchange(_) => {
+                Self::new(Code::UpstreamUnavailable, "The upstream broke the exchange off.")
+            }
+            ForwardError::Framing => {
+                Self::new(Code::UpstreamUnavailable, "The upstream's answer has no certain end.")
+            }
+            ForwardError::Upgrade => {
+                Self::new(Code::UpstreamUnavailable, "The upstream's answer to the upgrade makes no sense.")
+            }
+            ForwardError::Timeout => Self::new(Code::UpstreamTimeout, "The upstream gave no answer in time."),
+            ForwardError::BodyTooLarge => {
+                Self::new(Code::TooLarge, "The body is larger than is let through here.")
+            }
+            ForwardError::RequestBody(_) => Self::bad_request("The request's body broke off."),
+            ForwardError::Address(_) => Self::bad_request("The path makes no address at the upstream."),
+        };
+        refusal.because(error)
+    }
+}

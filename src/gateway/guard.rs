@@ -1,0 +1,239 @@
+//! Is this request the app's own, and does a person or a script wait for the answer?
+//!
+//! Fetch Metadata first, `Origin` where it is absent (R48). A cookie's `SameSite` counts for nothing
+//! here: to a browser a sibling subdomain is the same site.
+
+use http::{HeaderMap, Method, Request, header};
+
+use crate::config::{Csrf, Origin};
+use crate::error::{Code, Refusal};
+use crate::respond::Audience;
+
+/// What the headers say of where the request was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initiator {
+    /// The app itself, or its user by hand.
+    Own,
+    /// Another site, or a sibling subdomain.
+    Foreign,
+    /// The headers do not say.
+    Unknown,
+}
+
+/// Whether a person or a script waits for the answer.
+pub fn audience<B>(request: &Request<B>) -> Audience {
+    let headers = request.headers();
+    let navigates = match text(headers, "sec-fetch-mode") {
+        Some(mode) => mode == "navigate",
+        None => accepts(headers, "text/html") && !headers.contains_key("x-csrf"),
+    };
+    if navigates { Audience::Page } else { Audience::Script }
+}
+
+/// Where the request was made.
+pub fn initiator(headers: &HeaderMap, origin: &Origin) -> Initiator {
+    let site = text(headers, "sec-fetch-site");
+    let from = headers.get(header::ORIGIN);
+    if site.is_some_and(|site| site != "same-origin" && site != "none")
+        || from.is_some_and(|from| from.as_bytes() != origin.as_str().as_bytes())
+    {
+        Initiator::Foreign
+    } else if site.is_some() || from.is_some() {
+        Initiator::Own
+    } else {
+        Initiator::Unknown
+    }
+}
+
+/// Whether the headers say that another site made the request.
+pub fn is_foreign(headers: &HeaderMap, origin: &Origin) -> bool {
+    initiator(headers, origin) == Initiator::Foreign
+}
+
+/// Whether the request carries `X-CSRF: 1`, once: a field that no other site can make a browser send.
+pub fn has_csrf_header(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all("x-csrf").iter();
+    values.next().is_some_and(|value| value == "1") && values.next().is_none()
+}
+
+/// Whether the request may use the session of a route that is guarded in this way.
+pub fn route(headers: &HeaderMap, origin: &Origin, csrf: Csrf, websocket: bool) -> Result<(), Refusal> {
+    let initiator = initiator(headers, origin);
+    match (csrf, websocket) {
+        (Csrf::Off, false) => Ok(()),
+        // A script cannot add fields to a handshake, but browsers always name its origin (R49).
+        (_, true) if headers.contains_key(header::ORIGIN) && initiator == Initiator::Own => Ok(()),
+        (_, true) => Err(foreign()),
+        (_, false) if initiator == Initiator::Foreign => Err(foreign()),
+        (Csrf::Header, false) if has_csrf_header(headers) => Ok(()),
+        (Csrf::Header, false) => Err(header_missing()),
+        (Csrf::SameOrigin, false) if initiator == Initiator::Own => Ok(()),
+        (Csrf::SameOrigin, false) => Err(Refusal::new(
+            Code::Csrf,
+            "Neither Sec-Fetch-Site nor Origin says that this request is the app's own.",
+        )),
+    }
+}
+
+/// A login begins by a navigation alone, never by a script or a sub-resource (R6). A client that says
+/// nothing of itself, as on a command line, passes: no browser is like that.
+pub fn login<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let refused = match (text(headers, "sec-fetch-mode"), text(headers, "sec-fetch-dest")) {
+        (None, None) => {
+            headers.contains_key("x-csrf")
+                || headers.contains_key("x-requested-with")
+                || !(accepts(headers, "text/html") || accepts(headers, "*/*"))
+        }
+        (mode, destination) => {
+            mode.is_some_and(|mode| mode != "navigate") || destination.is_some_and(|dest| dest != "document")
+        }
+    };
+    if refused {
+        return Err(Refusal::bad_request(
+            "A login begins by a navigation: set location.href to this address.",
+        ));
+    }
+    Ok(())
+}
+
+/// `session` is read by scripts of the app alone.
+pub fn session(headers: &HeaderMap, origin: &Origin) -> Result<(), Refusal> {
+    route(headers, origin, Csrf::Header, false)
+}
+
+/// A logout comes from the app's script with `X-CSRF: 1`, or from a form on one of its own pages.
+pub fn logout<B>(request: &Request<B>, origin: &Origin) -> Result<(), Refusal> {
+    if request.method() != Method::POST {
+        return Ok(());
+    }
+    let headers = request.headers();
+    match initiator(headers, origin) {
+        Initiator::Foreign => Err(foreign()),
+        Initiator::Own | Initiator::Unknown if has_csrf_header(headers) => Ok(()),
+        Initiator::Own if is_form(headers) => Ok(()),
+        Initiator::Own | Initiator::Unknown => Err(header_missing()),
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    text(headers, "sec-fetch-mode")
+        .map_or_else(|| !accepts(headers, "application/json"), |mode| mode == "navigate")
+}
+
+fn foreign() -> Refusal {
+    Refusal::new(Code::Csrf, "This request did not come from the app's own origin.")
+}
+
+fn header_missing() -> Refusal {
+    Refusal::new(Code::Csrf, "Requests by script carry the header X-CSRF: 1 here.")
+}
+
+/// Whether `Accept` names this type in so many words; a field that is absent names `*/*`.
+pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let mut fields = headers.get_all(header::ACCEPT).iter().peekable();
+    if fields.peek().is_none() {
+        return media_type == "*/*";
+    }
+    fields
+        .filter_map(|field| field.to_str().ok())
+        .flat_map(|field| field.split(','))
+        .any(|range| range.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(media_type))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    // A value that is not text is there, but equals nothing.
+    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Origin {
+        Origin::parse("https://shop.example.com").unwrap()
+    }
+
+    fn request(method: &str, fields: &[(&str, &str)]) -> Request<()> {
+        let mut builder = Request::builder().method(method).uri("/");
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap()
+    }
+
+    fn refuses(csrf: Csrf, websocket: bool, fields: &[(&str, &str)]) -> bool {
+        route(request("GET", fields).headers(), &own(), csrf, websocket).is_err()
+    }
+
+    #[test]
+    fn r47_the_header_is_wanted_on_reads_too_and_exactly_once() {
+        assert!(refuses(Csrf::Header, false, &[]));
+        assert!(refuses(Csrf::Header, false, &[("sec-fetch-site", "same-origin")]));
+        assert!(refuses(Csrf::Header, false, &[("x-csrf", "0")]));
+        assert!(refuses(Csrf::Header, false, &[("x-csrf", "1"), ("x-csrf", "1")]));
+        assert!(!refuses(Csrf::Header, false, &[("x-csrf", "1")]));
+    }
+
+    #[test]
+    fn r48_another_site_is_refused_whatever_else_it_sends() {
+        for csrf in [Csrf::Header, Csrf::SameOrigin] {
+            for foreign in [
+                ("sec-fetch-site", "cross-site"),
+                ("sec-fetch-site", "same-site"),
+                ("origin", "https://evil.example.com"),
+                ("origin", "null"),
+                ("origin", "http://shop.example.com"),
+                ("origin", "https://shop.example.com:8443"),
+            ] {
+                assert!(refuses(csrf, false, &[("x-csrf", "1"), foreign]), "{csrf:?} {foreign:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn r48_same_origin_takes_fetch_metadata_or_the_origin_and_nothing_less() {
+        assert!(!refuses(Csrf::SameOrigin, false, &[("sec-fetch-site", "same-origin")]));
+        assert!(!refuses(Csrf::SameOrigin, false, &[("sec-fetch-site", "none")]));
+        assert!(!refuses(Csrf::SameOrigin, false, &[("origin", "https://shop.example.com")]));
+        assert!(refuses(Csrf::SameOrigin, false, &[]));
+        assert!(refuses(Csrf::SameOrigin, false, &[("x-csrf", "1")]));
+    }
+
+    #[test]
+    fn r49_a_websocket_needs_the_exact_origin_in_every_mode() {
+        for csrf in [Csrf::Header, Csrf::SameOrigin, Csrf::Off] {
+            assert!(!refuses(csrf, true, &[("origin", "https://shop.example.com")]));
+            assert!(refuses(csrf, true, &[("origin", "https://shop.example.com.evil.test")]));
+            assert!(refuses(csrf, true, &[("x-csrf", "1")]));
+            assert!(refuses(csrf, true, &[("sec-fetch-site", "same-origin")]));
+        }
+    }
+
+    #[test]
+    fn r6_scripts_and_sub_resources_start_no_login() {
+        let refused = |fields: &[(&str, &str)]| login(&request("GET", fields)).is_err();
+        assert!(refused(&[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")]));
+        assert!(refused(&[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")]));
+        assert!(refused(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")]));
+        assert!(refused(&[("accept", "application/json")]));
+        assert!(refused(&[("accept", "image/avif,image/webp")]));
+        assert!(refused(&[("accept", "*/*"), ("x-csrf", "1")]));
+        assert!(!refused(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]));
+        assert!(!refused(&[("accept", "text/html,application/xhtml+xml")]));
+        assert!(!refused(&[]));
+    }
+
+    #[test]
+    fn a_logout_form_needs_a_sign_that_it_is_the_apps_own() {
+        let refused = |fields: &[(&str, &str)]| logout(&request("POST", fields), &own()).is_err();
+        assert!(refused(&[("accept", "text/html")]), "neither Origin nor Fetch Metadata");
+        assert!(refused(&[("origin", "null")]));
+        assert!(refused(&[("origin", "https://shop.example.com"), ("accept", "application/json")]));
+        assert!(refused(&[("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors")]));
+        assert!(!refused(&[("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "navigate")]));
+        assert!(!refused(&[("origin", "https://shop.example.com"), ("accept", "text/html")]));
+        assert!(!refused(&[("x-csrf", "1")]));
+        assert!(logout(&request("GET", &[]), &own()).is_ok(), "the confirmation page ends nothing");
+    }
+}

@@ -1,0 +1,276 @@
+//! From a host and a path to what answers: one canonical path is matched, and the same is forwarded (R35).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::uri::Authority;
+use http::{Request, Uri, Version, header};
+use percent_encoding::percent_decode_str;
+
+use crate::config::Origin;
+use crate::error::{Code, Refusal};
+
+/// What answers to each host.
+#[derive(Debug)]
+pub struct Hosts<T>(HashMap<String, Arc<T>>);
+
+/// What answers under each path: the longest match wins, on segment boundaries.
+#[derive(Debug)]
+pub struct Paths<T>(Vec<(Vec<Vec<u8>>, Arc<T>)>);
+
+impl<T> Hosts<T> {
+    /// Each origin with what answers to it.
+    pub fn new(apps: impl IntoIterator<Item = (Origin, T)>) -> Self {
+        let mut hosts = HashMap::new();
+        for (origin, app) in apps {
+            let app = Arc::new(app);
+            hosts.insert(origin.authority().to_owned(), Arc::clone(&app));
+            // The default port may be written out in a Host field (RFC 9110 §4.2.3).
+            if !has_port(origin.authority()) {
+                let port = if origin.is_secure() { 443 } else { 80 };
+                hosts.insert(format!("{}:{port}", origin.authority()), app);
+            }
+        }
+        Self(hosts)
+    }
+
+    /// What answers to the request's host: exactly one `Host`, and where the target is in absolute form,
+    /// the same there (R38, RFC 9112 §3.2).
+    pub fn admit<B>(&self, request: &Request<B>) -> Result<&Arc<T>, Refusal> {
+        let mut fields = request.headers().get_all(header::HOST).iter();
+        let field = match (fields.next(), fields.next()) {
+            (Some(field), None) => Some(field.to_str().map_err(|_| host_faulty())?),
+            (Some(_), Some(_)) => return Err(Refusal::bad_request("There is more than one Host field.")),
+            (None, _) => None,
+        };
+        let host = match (field, request.uri().authority().map(Authority::as_str)) {
+            (Some(field), None) => field,
+            // HTTP/2 names the host in `:authority`, and needs no Host field.
+            (None, Some(target)) if request.version() == Version::HTTP_2 => target,
+            (Some(field), Some(target)) if field.eq_ignore_ascii_case(target) => field,
+            (Some(_), Some(_)) => {
+                return Err(Refusal::bad_request("The Host field and the request's target differ."));
+            }
+            (None, _) => return Err(Refusal::bad_request("There is no Host field.")),
+        };
+        if host.parse::<Authority>().is_err() || host.contains('@') {
+            return Err(host_faulty());
+        }
+        self.0
+            .get(&host.to_ascii_lowercase())
+            .ok_or_else(|| Refusal::new(Code::Misdirected, "No app is configured for this host."))
+    }
+}
+
+impl<T> Paths<T> {
+    /// Each path with what answers under it.
+    pub fn new(routes: impl IntoIterator<Item = (String, T)>) -> Self {
+        let mut paths: Vec<_> =
+            routes.into_iter().map(|(path, route)| (decoded_segments(&path), Arc::new(route))).collect();
+        paths.sort_by_key(|(segments, _)| std::cmp::Reverse(segments.len()));
+        Self(paths)
+    }
+
+    /// What answers to a request's path. Segments are compared decoded, as the upstream will see them:
+    /// otherwise `/%61pi` would slip past the rules for `/api`. An encoded slash must not slip past them
+    /// either: whether or not a server takes it for a separator, the same route has to answer (R35).
+    pub fn find(&self, path: &str) -> Result<Option<&Arc<T>>, Refusal> {
+        let wanted = decoded_segments(path);
+        let found = self.longest(&wanted);
+        let split_again: Vec<Vec<u8>> = wanted
+            .iter()
+            .flat_map(|segment| segment.split(|byte| *byte == b'/'))
+            .map(<[u8]>::to_vec)
+            .collect();
+        if self.longest(&split_again).map(Arc::as_ptr) != found.map(Arc::as_ptr) {
+            return Err(Refusal::bad_request("An encoded slash makes this path ambiguous."));
+        }
+        Ok(found)
+    }
+
+    fn longest(&self, wanted: &[Vec<u8>]) -> Option<&Arc<T>> {
+        self.0.iter().find(|(segments, _)| wanted.starts_with(segments)).map(|(_, route)| route)
+    }
+}
+
+/// Refuses a path that another server might read otherwise than we do (R35): an empty or a dot segment,
+/// an encoded slash, a backslash, a NUL, a bad escape. What passes is forwarded byte for byte.
+pub fn check_canonical(path: &str, allow_encoded_slash: bool) -> Result<(), Refusal> {
+    let Some(rest) = path.strip_prefix('/') else {
+        return Err(Refusal::bad_request("The path does not begin with a slash."));
+    };
+    let last = rest.split('/').count() - 1;
+    for (index, segment) in rest.split('/').enumerate() {
+        if segment.is_empty() && index != last {
+            return Err(Refusal::bad_request("The path holds an empty segment."));
+        }
+        check_segment(segment, allow_encoded_slash)?;
+    }
+    Ok(())
+}
+
+/// The path behind its first `count` segments: what is left once a prefix is taken off.
+pub fn without_segments(path: &str, count: usize) -> &str {
+    let mut rest = path;
+    for _ in 0..count {
+        let behind_slash = rest.strip_prefix('/').unwrap_or(rest);
+        rest = behind_slash.find('/').map_or("", |index| &behind_slash[index..]);
+    }
+    rest
+}
+
+/// What an upstream is asked for: the path as it was matched, less a prefix, with its query.
+pub fn upstream_path(uri: &Uri, stripped_segments: usize) -> String {
+    let path = without_segments(uri.path(), stripped_segments);
+    let path = if path.is_empty() { "/" } else { path };
+    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+}
+
+/// How many segments a configured prefix has.
+pub fn count_segments(prefix: &str) -> usize {
+    decoded_segments(prefix).len()
+}
+
+fn check_segment(segment: &str, allow_encoded_slash: bool) -> Result<(), Refusal> {
+    let bytes = segment.as_bytes();
+    for (index, byte) in bytes.iter().enumerate() {
+        if *byte == b'\\' {
+            return Err(Refusal::bad_request("The path holds a backslash."));
+        }
+        if *byte == b'%' {
+            let escape = bytes.get(index + 1..index + 3).map(<[u8]>::to_ascii_lowercase);
+            match escape.as_deref() {
+                Some(b"2f") if !allow_encoded_slash => {
+                    return Err(Refusal::bad_request("The path holds an encoded slash."));
+                }
+                Some(b"5c") => return Err(Refusal::bad_request("The path holds an encoded backslash.")),
+                Some(b"00") => return Err(Refusal::bad_request("The path holds an encoded NUL.")),
+                Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => {}
+                Some(_) | None => return Err(Refusal::bad_request("The path holds a bad escape.")),
+            }
+        }
+    }
+    // Decoded slashes split again, so that `a%2f..` hides no dot segment where encoded slashes are allowed.
+    let decoded: Vec<u8> = percent_decode_str(segment).collect();
+    if decoded.split(|byte| *byte == b'/').any(|part| part == b"." || part == b"..") {
+        return Err(Refusal::bad_request("The path holds a dot segment."));
+    }
+    Ok(())
+}
+
+fn decoded_segments(path: &str) -> Vec<Vec<u8>> {
+    let path = path.trim_start_matches('/');
+    if path.is_empty() {
+        return Vec::new();
+    }
+    path.trim_end_matches('/').split('/').map(|segment| percent_decode_str(segment).collect()).collect()
+}
+
+fn has_port(authority: &str) -> bool {
+    authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn host_faulty() -> Refusal {
+    Refusal::bad_request("The Host field names no host.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths() -> Paths<&'static str> {
+        let routes = ["/", "/api", "/api/orders", "/public"];
+        Paths::new(routes.map(|path| (path.to_owned(), path)))
+    }
+
+    #[test]
+    fn the_longest_match_wins_on_segment_boundaries() {
+        let found = |path| **paths().find(path).unwrap().unwrap();
+        assert_eq!(found("/"), "/");
+        assert_eq!(found("/api"), "/api");
+        assert_eq!(found("/api/"), "/api");
+        assert_eq!(found("/apis"), "/");
+        assert_eq!(found("/api/orders/7"), "/api/orders");
+        assert_eq!(found("/api/orders2"), "/api");
+    }
+
+    #[test]
+    fn r35_an_encoded_letter_does_not_slip_past_a_route() {
+        assert_eq!(**paths().find("/%61pi/x").unwrap().unwrap(), "/api");
+        assert_eq!(**paths().find("/api/%6frders").unwrap().unwrap(), "/api/orders");
+    }
+
+    #[test]
+    fn r35_an_encoded_slash_leads_to_the_same_route_or_to_none() {
+        assert_eq!(**paths().find("/api/a%2fb").unwrap().unwrap(), "/api");
+        assert!(paths().find("/api/orders%2fb").is_err());
+        assert!(paths().find("/api%2forders").is_err());
+    }
+
+    #[test]
+    fn r35_an_ambiguous_path_is_refused() {
+        for path in [
+            "//api",
+            "/api//x",
+            "/api/../x",
+            "/api/./x",
+            "/api/%2e%2e/x",
+            "/api/.%2E",
+            "/api/%2f",
+            "/api/a%2Fb",
+            "/api/%5c",
+            "/api\\x",
+            "/api/%00",
+            "/api/%",
+            "/api/%4",
+            "/api/%zz",
+            "/..",
+            "/.",
+            "api",
+            "",
+        ] {
+            assert!(check_canonical(path, false).is_err(), "{path}");
+        }
+        for path in ["/", "/api/", "/api/a.b/..c/d..", "/%C3%A9", "/api/%252e%252e/x", "/a;b=c/@:!$&'()*+,="]
+        {
+            assert!(check_canonical(path, false).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn r35_where_encoded_slashes_are_allowed_they_still_hide_no_dot_segment() {
+        assert!(check_canonical("/api/a%2Fb", true).is_ok());
+        assert!(check_canonical("/api/a%2f..%2fb", true).is_err());
+        assert!(check_canonical("/api/..%2fb", true).is_err());
+    }
+
+    #[test]
+    fn a_prefix_is_taken_off_by_segments() {
+        assert_eq!(without_segments("/public/a/b", 1), "/a/b");
+        assert_eq!(without_segments("/publi%63/a", 1), "/a");
+        assert_eq!(without_segments("/public", 1), "");
+        assert_eq!(without_segments("/public/", 1), "/");
+        assert_eq!(without_segments("/a/b/c", 2), "/c");
+    }
+
+    #[test]
+    fn r38_exactly_one_host_is_admitted() {
+        let hosts = Hosts::new([(Origin::parse("https://shop.example.com").unwrap(), ())]);
+        let admits = |uri: &str, fields: &[&str]| {
+            let mut request = Request::builder().uri(uri);
+            for host in fields {
+                request = request.header("host", *host);
+            }
+            hosts.admit(&request.body(()).unwrap()).map(|_| ()).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(admits("/", &["shop.example.com"]), Ok(()));
+        assert_eq!(admits("/", &["SHOP.example.com:443"]), Ok(()));
+        assert_eq!(admits("http://shop.example.com/", &["shop.example.com"]), Ok(()));
+        assert_eq!(admits("/", &["other.example.com"]), Err(Code::Misdirected));
+        assert_eq!(admits("/", &["shop.example.com:8443"]), Err(Code::Misdirected));
+        assert_eq!(admits("/", &["shop.example.com", "shop.example.com"]), Err(Code::BadRequest));
+        assert_eq!(admits("/", &[]), Err(Code::BadRequest));
+        assert_eq!(admits("http://evil.example/", &["shop.example.com"]), Err(Code::BadRequest));
+        assert_eq!(admits("/", &["user@shop.example.com"]), Err(Code::BadRequest));
+    }
+}

@@ -1,0 +1,248 @@
+//! The issuer's metadata (OpenID Connect Discovery §4, RFC 8414 §3): which endpoints it has.
+
+use std::sync::Arc;
+
+use ::http::{StatusCode, Uri};
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
+use serde_json::{Map, Value};
+use url::{Host, Url};
+
+use crate::clock::Clock;
+
+use super::cache::Cached;
+use super::error::{BuildError, IssuerUnavailable};
+use super::http::{CallFault, Http};
+
+/// Fetches the metadata of one issuer, and keeps them.
+pub(super) struct Discovery {
+    issuer: String,
+    address: Uri,
+    http: Arc<Http>,
+    cached: Cached<Metadata>,
+}
+
+/// What the gateway needs of the metadata.
+#[derive(Debug)]
+pub(super) struct Metadata {
+    pub(super) authorization_endpoint: Url,
+    pub(super) token_endpoint: Uri,
+    pub(super) jwks_uri: Uri,
+    pub(super) userinfo_endpoint: Option<Uri>,
+    pub(super) revocation_endpoint: Option<Uri>,
+    pub(super) end_session_endpoint: Option<Url>,
+    /// Those ID tokens may be signed with: asymmetric ones alone.
+    pub(super) id_token_algorithms: Vec<Algorithm>,
+    /// Whether each authorization response carries `iss` (RFC 9207 §3).
+    pub(super) sends_iss: bool,
+}
+
+/// The last known state of discovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// Nobody has logged in yet, so nobody has asked.
+    Unknown,
+    /// The last fetch of the metadata brought them.
+    Available,
+    /// The last fetch failed.
+    Unavailable,
+}
+
+/// Why the metadata are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentFault {
+    /// Not found there, or not shown to us.
+    #[error("status {0}")]
+    Status(StatusCode),
+    /// Not a JSON object, or one with duplicate names.
+    #[error("not a JSON object")]
+    NotJson,
+    /// The metadata of another issuer (RFC 8414 §3.3).
+    #[error("issuer is not the configured one")]
+    Issuer,
+    /// A required endpoint is missing, or an endpoint is no https URL.
+    #[error("{0} is missing or not an https URL")]
+    Endpoint(&'static str),
+}
+
+impl Discovery {
+    pub(super) fn new(issuer: &str, http: Arc<Http>, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+        // Discovery §4.1: a slash at the issuer's end goes before the suffix is put there.
+        let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let allowed =
+            Url::parse(issuer).is_ok_and(|url| is_protected(&url, is_plain(issuer)) && url.query().is_none());
+        let address = address.parse().ok().filter(|_| allowed).ok_or(BuildError::Issuer)?;
+        Ok(Self { issuer: issuer.to_owned(), address, http, cached: Cached::new(clock) })
+    }
+
+    pub(super) async fn metadata(&self) -> Result<Arc<Metadata>, IssuerUnavailable> {
+        self.cached.get(self.fetch()).await
+    }
+
+    pub(super) fn availability(&self) -> Availability {
+        match self.cached.last_fetch_succeeded() {
+            None => Availability::Unknown,
+            Some(true) => Availability::Available,
+            Some(false) => Availability::Unavailable,
+        }
+    }
+
+    async fn fetch(&self) -> Result<Metadata, IssuerUnavailable> {
+        let answer = self.http.get(&self.address, None).await?;
+        if answer.is_inconclusive() {
+            return Err(answer.unavailable());
+        }
+        if answer.status != StatusCode::OK {
+            return Err(CallFault::from(DocumentFault::Status(answer.status)).into());
+        }
+        let document = answer.json_object().ok_or(DocumentFault::NotJson).map_err(CallFault::from)?;
+        Ok(Metadata::new(&document, &self.issuer).map_err(CallFault::from)?)
+    }
+}
+
+impl Metadata {
+    fn new(document: &Map<String, Value>, issuer: &str) -> Result<Self, DocumentFault> {
+        if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
+            return Err(DocumentFault::Issuer);
+        }
+        let endpoints = Endpoints { document, plain_allowed: is_plain(issuer) };
+        Ok(Self {
+            authorization_endpoint: endpoints.required("authorization_endpoint")?.0,
+            token_endpoint: endpoints.required("token_endpoint")?.1,
+            jwks_uri: endpoints.required("jwks_uri")?.1,
+            userinfo_endpoint: endpoints.optional("userinfo_endpoint")?.map(|endpoint| endpoint.1),
+            revocation_endpoint: endpoints.optional("revocation_endpoint")?.map(|endpoint| endpoint.1),
+            end_session_endpoint: endpoints.optional("end_session_endpoint")?.map(|endpoint| endpoint.0),
+            id_token_algorithms: id_token_algorithms(document),
+            sends_iss: document.get("authorization_response_iss_parameter_supported")
+                == Some(&Value::Bool(true)),
+        })
+    }
+}
+
+/// Reads endpoints out of the metadata.
+struct Endpoints<'a> {
+    document: &'a Map<String, Value>,
+    plain_allowed: bool,
+}
+
+impl Endpoints<'_> {
+    fn required(&self, name: &'static str) -> Result<(Url, Uri), DocumentFault> {
+        self.optional(name)?.ok_or(DocumentFault::Endpoint(name))
+    }
+
+    /// An endpoint, for the browser and for us. A bad one is no missing one.
+    fn optional(&self, name: &'static str) -> Result<Option<(Url, Uri)>, DocumentFault> {
+        let text = match self.document.get(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value.as_str().ok_or(DocumentFault::Endpoint(name))?,
+        };
+        let url = Url::parse(text).ok().filter(|url| is_protected(url, self.plain_allowed));
+        let endpoint = url.and_then(|url| Some((url.as_str().parse().ok()?, url)));
+        endpoint.map(|(uri, url)| Some((url, uri))).ok_or(DocumentFault::Endpoint(name))
+    }
+}
+
+/// R12: the issuer's list, without symmetric algorithms, `none`, and those not known here. RS256 where
+/// there is no list, which every issuer must support (Discovery §3).
+fn id_token_algorithms(document: &Map<String, Value>) -> Vec<Algorithm> {
+    match document.get("id_token_signing_alg_values_supported").and_then(Value::as_array) {
+        None => vec![Algorithm::RS256],
+        Some(names) => names
+            .iter()
+            .filter_map(|name| name.as_str()?.parse::<Algorithm>().ok())
+            .filter(|algorithm| algorithm.family() != AlgorithmFamily::Hmac)
+            .collect(),
+    }
+}
+
+/// Whether the issuer is one on loopback that is spoken to without TLS.
+pub(super) fn is_plain(issuer: &str) -> bool {
+    issuer.starts_with("http://")
+}
+
+/// https, or http on loopback where the issuer itself is such a one.
+fn is_protected(url: &Url, plain_allowed: bool) -> bool {
+    let scheme_is_good = match url.scheme() {
+        "https" => true,
+        "http" => plain_allowed && is_loopback(url),
+        _ => false,
+    };
+    scheme_is_good && url.username().is_empty() && url.password().is_none() && url.fragment().is_none()
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn metadata(issuer: &str, change: &Value) -> Result<Metadata, DocumentFault> {
+        let mut document = json!({
+            "issuer": issuer,
+            "authorization_endpoint": format!("{issuer}/authorize?tenant=a"),
+            "token_endpoint": format!("{issuer}/token"),
+            "jwks_uri": format!("{issuer}/jwks"),
+        });
+        let document = document.as_object_mut().unwrap();
+        document.extend(change.as_object().unwrap().clone());
+        Metadata::new(document, issuer)
+    }
+
+    #[test]
+    fn r9_the_issuer_is_compared_as_text() {
+        assert!(metadata("https://id.test/a", &json!({})).is_ok());
+        for other in ["https://id.test/a/", "https://ID.test/a", "https://id.test:443/a"] {
+            let refused = metadata("https://id.test/a", &json!({"issuer": other})).unwrap_err();
+            assert_eq!(refused, DocumentFault::Issuer, "{other}");
+        }
+    }
+
+    #[test]
+    fn r9_endpoints_are_https_unless_the_issuer_is_on_loopback() {
+        for bad in [
+            "http://id.test/token",
+            "http://127.0.0.1/token",
+            "ftp://id.test",
+            "/token",
+            "https://u:p@id.test/",
+        ] {
+            let refused = metadata("https://id.test", &json!({"token_endpoint": bad})).unwrap_err();
+            assert_eq!(refused, DocumentFault::Endpoint("token_endpoint"), "{bad}");
+        }
+        for good in
+            ["http://127.0.0.1:1/token", "http://[::1]:1/token", "http://localhost/token", "https://id.test/"]
+        {
+            assert!(metadata("http://127.0.0.1:1", &json!({"token_endpoint": good})).is_ok(), "{good}");
+        }
+        let refused =
+            metadata("http://127.0.0.1:1", &json!({"token_endpoint": "http://id.test/"})).unwrap_err();
+        assert_eq!(refused, DocumentFault::Endpoint("token_endpoint"));
+    }
+
+    #[test]
+    fn r9_a_bad_optional_endpoint_is_not_taken_for_a_missing_one() {
+        let refused =
+            metadata("https://id.test", &json!({"revocation_endpoint": "http://id.test/"})).unwrap_err();
+        assert_eq!(refused, DocumentFault::Endpoint("revocation_endpoint"));
+        assert!(metadata("https://id.test", &json!({"revocation_endpoint": null})).is_ok());
+    }
+
+    #[test]
+    fn r12_symmetric_and_unknown_algorithms_are_left_out() {
+        let list =
+            json!({"id_token_signing_alg_values_supported": ["none", "HS256", "ES256", "PS512", "XX"]});
+        let algorithms = metadata("https://id.test", &list).unwrap().id_token_algorithms;
+        assert_eq!(algorithms, [Algorithm::ES256, Algorithm::PS512]);
+        let algorithms = metadata("https://id.test", &json!({})).unwrap().id_token_algorithms;
+        assert_eq!(algorithms, [Algorithm::RS256]);
+    }
+}

@@ -1,0 +1,222 @@
+//! One call to the issuer: bounded in time (connecting included) and in size, redirects not followed,
+//! no proxy of the environment, TLS verified by the machine's roots.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Map, Value};
+
+use super::error::{BuildError, IssuerUnavailable};
+use super::json;
+
+/// An answer's body may have this many bytes.
+const MAXIMUM_BODY: usize = 1024 * 1024;
+
+/// A connection must stand within this time, or nothing was sent.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Shorter than the keep-alive time of usual servers (Node.js: 5 s): a refresh token that meets a
+/// connection in the moment of its closing leaves everyone in doubt.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// An issuer's `Retry-After` is believed up to this.
+const MAXIMUM_RETRY_AFTER: u64 = 60 * 60;
+
+/// Calls the issuer.
+pub(super) struct Http {
+    client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: Duration,
+}
+
+/// An answer, whatever its status.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// Why a call to the issuer brought nothing that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CallFault {
+    /// No connection stood; nothing was sent.
+    #[error("no connection; nothing was sent")]
+    NotSent(#[source] legacy::Error),
+    /// No whole answer in time.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The connection broke; what was asked may have been done.
+    #[error("the connection broke")]
+    Broken(#[source] Box<dyn StdError + Send + Sync>),
+    /// The answer is larger than any honest one.
+    #[error("the answer has more than {MAXIMUM_BODY} bytes")]
+    TooLarge,
+    /// A status that promises nothing: 3xx, 408, 429, 5xx.
+    #[error("status {0}")]
+    Status(StatusCode),
+    /// The metadata is refused.
+    #[error("the issuer's metadata is refused")]
+    Metadata(#[from] super::discovery::DocumentFault),
+    /// The key set is no JSON object with `keys` (RFC 7517 §5).
+    #[error("the key set is not usable")]
+    KeySet,
+    /// The token answer makes no sense.
+    #[error("the token answer is not usable")]
+    TokenAnswer(#[from] super::error::TokenFault),
+    /// A refreshed ID token fails a check.
+    #[error("the refreshed ID token is refused")]
+    IdToken(#[from] super::id_token::IdTokenFault),
+}
+
+impl Http {
+    /// `verified` loads the machine's root certificates; an issuer on loopback does without.
+    pub(super) fn new(timeout: Duration, verified: bool) -> Result<Self, BuildError> {
+        let tls = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .map_err(BuildError::Tls)?;
+        let tls = if verified {
+            tls.with_native_roots().map_err(BuildError::RootCertificates)?
+        } else {
+            tls.with_root_certificates(RootCertStore::empty())
+        };
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        // Sooner than the whole call times out, so that it is known that nothing was sent.
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout / 2)));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.with_no_client_auth())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        // `retry_canceled_requests` stays on: hyper gives back only a request of which no byte was
+        // written, so a refresh token that goes out on a new connection is sent for the first time.
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(8)
+            .build(connector);
+        Ok(Self { client, timeout })
+    }
+
+    /// `GET`, with an `Authorization` where one is given.
+    pub(super) async fn get(
+        &self,
+        uri: &Uri,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, CallFault> {
+        let mut request = Request::new(Full::default());
+        request.uri_mut().clone_from(uri);
+        request.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value)));
+        self.send(request).await
+    }
+
+    /// `POST` of a form, with an `Authorization` where one is given.
+    pub(super) async fn post(
+        &self,
+        uri: &Uri,
+        form: String,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, CallFault> {
+        let mut request = Request::new(Full::from(form));
+        *request.method_mut() = Method::POST;
+        request.uri_mut().clone_from(uri);
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        request.headers_mut().insert(CONTENT_TYPE, form_type);
+        request.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value)));
+        self.send(request).await
+    }
+
+    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Answer, CallFault> {
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static("cloakroom"));
+        let exchange = async {
+            let response = self.client.request(request).await.map_err(|error| {
+                if error.is_connect() { CallFault::NotSent(error) } else { CallFault::Broken(error.into()) }
+            })?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAXIMUM_BODY).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() { CallFault::TooLarge } else { CallFault::Broken(error) }
+            })?;
+            Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+        };
+        tokio::time::timeout(self.timeout, exchange)
+            .await
+            .unwrap_or_else(|_elapsed| Err(CallFault::TimedOut(self.timeout)))
+    }
+}
+
+impl Answer {
+    /// The body, where it says that it is a JSON object and is one, without duplicate names.
+    pub(super) fn json_object(&self) -> Option<Map<String, Value>> {
+        let media_type = self.headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
+        if media_type.eq_ignore_ascii_case("application/json") { json::object(&self.body) } else { None }
+    }
+
+    /// The body as a JSON object, whatever it says it is: key sets come as `application/jwk-set+json` too.
+    pub(super) fn untyped_json_object(&self) -> Option<Map<String, Value>> {
+        json::object(&self.body)
+    }
+
+    /// The answer says nothing but that the issuer is in trouble.
+    pub(super) fn unavailable(&self) -> IssuerUnavailable {
+        IssuerUnavailable::from(CallFault::Status(self.status)).with_retry_after(self.retry_after())
+    }
+
+    /// A status that says nothing about the request: its outcome is open, and it may be tried again.
+    pub(super) fn is_inconclusive(&self) -> bool {
+        !(self.status.is_success() || self.status.is_client_error())
+            || matches!(
+                self.status,
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+            )
+    }
+
+    /// The `error` of an error answer (RFC 6749 §5.2), if it is of the characters that one is made of.
+    pub(super) fn error_code(&self) -> Option<String> {
+        match self.json_object()?.remove("error")? {
+            Value::String(code) if is_error_code(&code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// What the log is told of a refusal.
+    pub(super) fn refusal(&self) -> String {
+        self.error_code().unwrap_or_else(|| format!("status {}", self.status.as_u16()))
+    }
+
+    /// The number of seconds; a date is not understood, as no issuer was seen to send one.
+    fn retry_after(&self) -> Option<Duration> {
+        let seconds: u64 = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds.min(MAXIMUM_RETRY_AFTER)))
+    }
+}
+
+/// RFC 6749 §5.2's characters, without the space, and a length that fits a log line.
+fn is_error_code(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r20_an_error_code_is_short_and_of_clean_characters() {
+        assert!(is_error_code("invalid_grant"));
+        for text in ["", "in valid", "a\nb", "a\"b", "a\\b", "ü", &"x".repeat(65)] {
+            assert!(!is_error_code(text), "{text:?}");
+        }
+    }
+}

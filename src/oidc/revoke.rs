@@ -1,0 +1,76 @@
+//! Token revocation (RFC 7009).
+
+use crate::secret::Secret;
+use crate::telemetry::chain;
+use crate::tokens::Tokens;
+
+use super::Client;
+use super::error::RevokeError;
+
+/// `token_type_hint` (RFC 7009 §2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// With it dies what was issued by it.
+    RefreshToken,
+    /// This token alone.
+    AccessToken,
+}
+
+/// What became of a revocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// The token is dead, or was.
+    Revoked,
+    /// The issuer revokes no tokens, or none of this kind: nothing is left to be done.
+    NotOffered,
+}
+
+impl TokenKind {
+    /// Its registered name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refresh_token",
+            Self::AccessToken => "access_token",
+        }
+    }
+}
+
+impl Client {
+    /// R51: tells the issuer that a token is no longer wanted. May be repeated.
+    ///
+    /// # Errors
+    /// [`RevokeError::Unavailable`] means not yet revoked.
+    pub async fn revoke(&self, token: &Secret, kind: TokenKind) -> Result<Revocation, RevokeError> {
+        let metadata = self.discovery.metadata().await?;
+        let Some(endpoint) = &metadata.revocation_endpoint else { return Ok(Revocation::NotOffered) };
+        let (form, authorization) =
+            self.authentication.sign(&[("token", token.expose()), ("token_type_hint", kind.as_str())]);
+        let answer =
+            self.http.post(endpoint, form, authorization).await.map_err(super::IssuerUnavailable::from)?;
+        if answer.is_inconclusive() {
+            return Err(answer.unavailable().into());
+        }
+        if answer.status.is_success() {
+            return Ok(Revocation::Revoked);
+        }
+        match answer.error_code().as_deref() {
+            Some("unsupported_token_type") => Ok(Revocation::NotOffered),
+            _ => Err(RevokeError::Refused { error: answer.refusal() }),
+        }
+    }
+
+    /// Revokes the tokens of a session that has ended: the refresh token first, for with it usually dies
+    /// the rest (RFC 7009 §2.1). What fails is in the log.
+    pub async fn revoke_all(&self, tokens: &Tokens) {
+        let refresh_token = tokens.refresh_token.as_ref().map(|token| (token, TokenKind::RefreshToken));
+        for (token, kind) in refresh_token.into_iter().chain([(&tokens.access_token, TokenKind::AccessToken)])
+        {
+            match self.revoke(token, kind).await {
+                Ok(Revocation::Revoked | Revocation::NotOffered) => {}
+                Err(error) => {
+                    tracing::warn!(event = "revocation.failed", kind = kind.as_str(), error = %chain(&error));
+                }
+            }
+        }
+    }
+}

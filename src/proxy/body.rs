@@ -1,0 +1,176 @@
+//! Bodies on their way through: bounded, streamed, their trailers filtered, and small ones kept for one
+//! more try.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+
+use super::activity::Activity;
+use super::headers;
+use crate::body::{self, Body, BodyError};
+
+/// What is kept of a body for a second try, in bytes; a larger one is sent once.
+const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// The client's body broke off.
+#[derive(Debug, thiserror::Error)]
+#[error("the client's body broke off")]
+pub struct BrokenOff(#[source] hyper::Error);
+
+/// A client's body, of at most `limit` bytes.
+pub fn bounded(body: hyper::body::Incoming, limit: u64) -> Body {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    filter_trailers(Limited::new(body.map_err(BrokenOff), limit))
+}
+
+/// Takes out of a body's trailers what may not come in behind it.
+pub fn filter_trailers<B>(body: B) -> Body
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    body::boxed(body.map_frame(|mut frame| {
+        if let Some(trailers) = frame.trailers_mut() {
+            headers::prepare_trailers(trailers);
+        }
+        frame
+    }))
+}
+
+/// Notes each part of a body as it passes.
+pub fn noting(body: Body, activity: Arc<Activity>) -> Body {
+    body.map_frame(move |frame| {
+        activity.note();
+        frame
+    })
+    .boxed_unsync()
+}
+
+/// A request's head and, once it was sent, its body, for one more try.
+#[derive(Debug)]
+pub struct Replay {
+    method: Method,
+    headers: HeaderMap,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug)]
+enum Seen {
+    Part(Vec<Bytes>, usize),
+    Whole(Vec<Bytes>),
+    TooMuch,
+}
+
+impl Replay {
+    /// Keeps what passes of this request.
+    pub fn record(request: Request<Body>) -> (Request<Body>, Self) {
+        let seen =
+            if request.body().is_end_stream() { Seen::Whole(Vec::new()) } else { Seen::Part(Vec::new(), 0) };
+        let seen = Arc::new(Mutex::new(seen));
+        let replay = Self {
+            method: request.method().clone(),
+            headers: request.headers().clone(),
+            seen: Arc::clone(&seen),
+        };
+        let request = request
+            .map(|body| if body.is_end_stream() { body } else { Recorded { body, seen }.boxed_unsync() });
+        (request, replay)
+    }
+
+    /// The request again; `None` where its body was too large, or did not pass whole.
+    pub fn again(&self) -> Option<Request<Body>> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen::Whole(parts) = &*seen else { return None };
+        let mut request = Request::new(body::full(parts.concat()));
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        Some(request)
+    }
+}
+
+/// A body that is remembered while it streams.
+struct Recorded {
+    body: Body,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl HttpBody for Recorded {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let ended = frame.is_none() || self.body.is_end_stream();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.push(frame.as_ref().and_then(|frame| frame.as_ref().ok()), ended);
+        drop(seen);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Seen {
+    fn push(&mut self, frame: Option<&Frame<Bytes>>, ended: bool) {
+        let Self::Part(parts, length) = self else { return };
+        match frame.map(Frame::data_ref) {
+            Some(Some(data)) if *length + data.len() <= REPLAY_LIMIT => {
+                *length += data.len();
+                parts.push(data.clone());
+            }
+            // Trailers are not kept: a request that has them is sent once.
+            Some(Some(_) | None) => *self = Self::TooMuch,
+            None => {}
+        }
+        if let (true, Self::Part(parts, _)) = (ended, &mut *self) {
+            *self = Self::Whole(std::mem::take(parts));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    fn request(parts: Vec<&'static [u8]>) -> Request<Body> {
+        let frames =
+            parts.into_iter().map(|part| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(part))));
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        Request::builder().method("POST").header("x-kept", "1").body(filter_trailers(body)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_small_body_is_sent_again_as_it_was() {
+        let (first, replay) = Replay::record(request(vec![b"one ", b"two"]));
+        assert!(replay.again().is_none(), "nothing was sent so far");
+        assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "one two");
+        let second = replay.again().unwrap();
+        assert_eq!((second.method(), &second.headers()["x-kept"]), (&Method::POST, &"1".parse().unwrap()));
+        assert_eq!(second.into_body().collect().await.unwrap().to_bytes(), "one two");
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_sent_once() {
+        static LARGE: [u8; REPLAY_LIMIT] = [0; REPLAY_LIMIT];
+        let (first, replay) = Replay::record(request(vec![&LARGE, b"x"]));
+        first.into_body().collect().await.unwrap();
+        assert!(replay.again().is_none());
+    }
+}

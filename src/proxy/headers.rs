@@ -1,0 +1,454 @@
+//! What crosses the gateway in the head of a message, and what does not.
+//!
+//! Towards the upstream: hop-by-hop fields and those that `Connection` names go first, then every field
+//! that says who the caller is or where it comes from, in every spelling; ours are set last, so that
+//! nothing a client sends can remove or replace them (RFC 9110 §7.6.1, RFC 7239).
+
+use std::net::IpAddr;
+
+use http::header::{self, Entry};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::Origin;
+use crate::random::Random;
+use crate::secret::Secret;
+
+/// What is known of a request, beside the request itself.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The app the request was made to.
+    pub origin: &'a Origin,
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// Whether the forwarding fields of that peer are believed.
+    pub peer_is_trusted: bool,
+    /// Names this request in logs, here and upstream.
+    pub request_id: &'a str,
+}
+
+// RFC 9110 §7.6.1, and the older names that must not be forwarded either.
+const HOP_BY_HOP: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+// Upstreams take these for the word of a proxy in front of them. Compared with `_` and `.` read as `-`,
+// as CGI and many frameworks do.
+const IDENTITY: [&str; 21] = [
+    "authorization",
+    "client-ip",
+    "forwarded",
+    "forwarded-for",
+    "from",
+    "proxy-authorization",
+    "remote-addr",
+    "remote-user",
+    "ssl-client-cert",
+    "ssl-client-verify",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-host",
+    "x-real-ip",
+    "x-remote-user",
+    "x-rewrite-url",
+    "x-user",
+    "x-access-token",
+    "x-request-id",
+    "x-username",
+];
+const IDENTITY_PREFIXES: [&str; 5] =
+    ["x-forwarded", "x-auth-request-", "x-authenticated-", "x-original-", "x-ssl-"];
+
+/// Makes a request's head ready for the upstream. `token` is the only `Authorization` that ever goes out.
+pub fn prepare_request(
+    headers: &mut HeaderMap,
+    facts: &Facts<'_>,
+    token: Option<&Secret>,
+    random: Random,
+) -> Result<(), header::InvalidHeaderValue> {
+    remove_hop_by_hop(headers);
+    let chain = if facts.peer_is_trusted { Chain::of(headers) } else { Chain::default() };
+    let strangers: Vec<HeaderName> = headers.keys().filter(|name| claims_identity(name)).cloned().collect();
+    for name in strangers {
+        headers.remove(name);
+    }
+    // The client library names the upstream's own host.
+    headers.remove(header::HOST);
+    // Met here, by the first read of the body (RFC 9110 §10.1.1).
+    headers.remove(header::EXPECT);
+
+    let peer = facts.peer.to_canonical();
+    headers.insert("x-forwarded-for", join(chain.forwarded_for, &peer.to_string())?);
+    headers.insert("x-forwarded-proto", HeaderValue::from_str(facts.origin.scheme())?);
+    headers.insert("x-forwarded-host", HeaderValue::from_str(facts.origin.authority())?);
+    headers.insert(header::FORWARDED, join(chain.forwarded, &forwarded_element(peer, facts.origin))?);
+    headers.insert("x-request-id", HeaderValue::from_str(facts.request_id)?);
+    continue_trace(headers, random)?;
+    if let Some(token) = token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    Ok(())
+}
+
+/// Makes a response's head ready for the browser: what could disturb the gateway's own cookies, origin
+/// and token is dropped (R46), and an answer made for one user is kept out of shared caches (R44).
+pub fn prepare_response(
+    headers: &mut HeaderMap,
+    owns_cookie: impl Fn(&str) -> bool,
+    token: Option<&Secret>,
+    authenticated: bool,
+) {
+    remove_hop_by_hop(headers);
+    headers.remove("clear-site-data");
+    headers.remove(header::AUTHORIZATION);
+    let echoes = |value: &HeaderValue| {
+        token.is_some_and(|token| contains(value.as_bytes(), token.expose().as_bytes()))
+    };
+    let unwanted: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(name, value)| name.as_str().starts_with("access-control-allow-") || echoes(value))
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+    retain_cookies(headers, owns_cookie);
+    if authenticated {
+        keep_from_shared_caches(headers);
+    }
+}
+
+/// Whether two servers may see the end of this message in two places (RFC 9112 §6.1, §6.3): a transfer
+/// coding other than `chunked` alone, or one besides `Content-Length`.
+pub fn has_ambiguous_framing(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return false };
+    !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        || codings.next().is_some()
+        || headers.contains_key(header::CONTENT_LENGTH)
+}
+
+/// Filters a message's trailers: nothing that frames, routes or authenticates may come in behind a body
+/// (RFC 9110 §6.5.1).
+pub fn prepare_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    let unwanted: Vec<HeaderName> =
+        trailers.keys().filter(|name| claims_identity(name) || frames(name)).cloned().collect();
+    for name in unwanted {
+        trailers.remove(name);
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+fn claims_identity(name: &HeaderName) -> bool {
+    let spelled: String =
+        name.as_str().chars().map(|letter| if matches!(letter, '_' | '.') { '-' } else { letter }).collect();
+    IDENTITY.contains(&spelled.as_str()) || IDENTITY_PREFIXES.iter().any(|prefix| spelled.starts_with(prefix))
+}
+
+fn frames(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONTENT_LENGTH
+            | header::CONTENT_TYPE
+            | header::CONTENT_ENCODING
+            | header::CONTENT_RANGE
+            | header::HOST
+            | header::COOKIE
+            | header::SET_COOKIE
+            | header::CACHE_CONTROL
+            | header::LOCATION
+            | header::WWW_AUTHENTICATE
+    )
+}
+
+/// What proxies in front of us, whom we believe, have said of the way so far.
+#[derive(Default)]
+struct Chain {
+    forwarded_for: Vec<u8>,
+    forwarded: Vec<u8>,
+}
+
+impl Chain {
+    fn of(headers: &HeaderMap) -> Self {
+        let joined = |name: &str| {
+            headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..])
+        };
+        Self { forwarded_for: joined("x-forwarded-for"), forwarded: joined("forwarded") }
+    }
+}
+
+fn join(mut chain: Vec<u8>, element: &str) -> Result<HeaderValue, header::InvalidHeaderValue> {
+    if !chain.is_empty() {
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(element.as_bytes());
+    HeaderValue::from_bytes(&chain)
+}
+
+fn forwarded_element(peer: IpAddr, origin: &Origin) -> String {
+    let node = match peer {
+        IpAddr::V4(address) => address.to_string(),
+        // RFC 7239 §6: an IPv6 address is bracketed, and so must be quoted.
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    format!("for={node};host=\"{}\";proto={}", origin.authority(), origin.scheme())
+}
+
+/// Carries a valid `traceparent` on under a new parent id, or begins a trace (W3C Trace Context §3.2).
+fn continue_trace(headers: &mut HeaderMap, random: Random) -> Result<(), header::InvalidHeaderValue> {
+    let parent_id = hex(&random.bytes::<8>());
+    let incoming = match (headers.get_all("traceparent").iter().count(), headers.get("traceparent")) {
+        (1, Some(value)) => value.to_str().ok().and_then(parse_traceparent),
+        _ => None,
+    };
+    let traceparent = match incoming {
+        Some((trace_id, flags)) => format!("00-{trace_id}-{parent_id}-{flags}"),
+        None => {
+            headers.remove("tracestate");
+            format!("00-{}-{parent_id}-00", hex(&random.bytes::<16>()))
+        }
+    };
+    headers.insert("traceparent", HeaderValue::from_str(&traceparent)?);
+    Ok(())
+}
+
+fn parse_traceparent(value: &str) -> Option<(String, String)> {
+    let is_hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let parts: Vec<&str> = value.split('-').collect();
+    let [version, trace_id, parent_id, flags] = parts.as_slice() else { return None };
+    let is_valid = *version == "00" && is_hex(trace_id, 32) && is_hex(parent_id, 16) && is_hex(flags, 2);
+    let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
+    (is_valid && !is_zero(trace_id) && !is_zero(parent_id))
+        .then(|| ((*trace_id).to_owned(), (*flags).to_owned()))
+}
+
+fn retain_cookies(headers: &mut HeaderMap, owns_cookie: impl Fn(&str) -> bool) {
+    let Entry::Occupied(entry) = headers.entry(header::SET_COOKIE) else { return };
+    let (_, values) = entry.remove_entry_mult();
+    let kept: Vec<HeaderValue> = values.filter(|value| !sets_own_cookie(value, &owns_cookie)).collect();
+    for value in kept {
+        headers.append(header::SET_COOKIE, value);
+    }
+}
+
+fn sets_own_cookie(value: &HeaderValue, owns_cookie: &impl Fn(&str) -> bool) -> bool {
+    let pair = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+    std::str::from_utf8(name).is_ok_and(|name| owns_cookie(name.trim_matches([' ', '\t'])))
+}
+
+/// Marks an answer as made for one user (R44, RFC 9111 §3).
+pub fn keep_from_shared_caches(headers: &mut HeaderMap) {
+    // Fields by which surrogates and content networks are told otherwise.
+    headers.remove("surrogate-control");
+    headers.remove("cdn-cache-control");
+    let directives: Vec<String> = headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|directive| directive.trim().to_ascii_lowercase())
+        .filter(|directive| !directive.is_empty())
+        .filter(|directive| directive != "public" && !directive.starts_with("s-maxage"))
+        .filter(|directive| directive != "private" && !directive.starts_with("private="))
+        .collect();
+    let value = if directives.is_empty() {
+        "no-store".to_owned()
+    } else {
+        format!("private, {}", directives.join(", "))
+    };
+    let value = HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static("no-store"));
+    headers.insert(header::CACHE_CONTROL, value);
+    headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && text.windows(part.len()).any(|window| window == part)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        let origin = Origin::parse("https://shop.example.com").unwrap();
+        let peer = "10.0.0.9".parse().unwrap();
+        let facts = Facts { origin: &origin, peer, peer_is_trusted: trusted, request_id: "id-1" };
+        prepare_request(&mut headers, &facts, Some(&Secret::new("token")), Random).unwrap();
+        headers
+    }
+
+    #[test]
+    fn r34_the_token_goes_out_even_where_connection_names_authorization() {
+        let headers =
+            prepared(&[("connection", "authorization, x-request-id"), ("authorization", "Bearer x")], false);
+        assert_eq!(headers[header::AUTHORIZATION], "Bearer token");
+        assert_eq!(headers.get_all(header::AUTHORIZATION).iter().count(), 1);
+        assert!(headers[header::AUTHORIZATION].is_sensitive());
+        assert_eq!(headers["x-request-id"], "id-1");
+    }
+
+    #[test]
+    fn r36_identity_and_forwarding_fields_are_removed_in_every_spelling() {
+        let hostile = [
+            "X-Forwarded-User",
+            "x_forwarded_for",
+            "X.Forwarded.Host",
+            "X-Real-IP",
+            "x_real_ip",
+            "Remote_User",
+            "X-Auth-Request-Email",
+            "Forwarded",
+            "Proxy-Authorization",
+            "X-Original-URL",
+            "X_Request_Id",
+        ];
+        let fields: Vec<_> = hostile.iter().map(|name| (*name, "evil")).collect();
+        let headers = prepared(&fields, false);
+        for (name, value) in &headers {
+            assert!(value != "evil", "{name}");
+        }
+    }
+
+    #[test]
+    fn r37_hop_by_hop_fields_and_those_connection_names_are_dropped() {
+        let headers = prepared(
+            &[
+                ("connection", "x-hop, close"),
+                ("x-hop", "1"),
+                ("te", "trailers"),
+                ("keep-alive", "5"),
+                ("x-kept", "1"),
+            ],
+            false,
+        );
+        for name in ["connection", "x-hop", "te", "keep-alive"] {
+            assert!(!headers.contains_key(name), "{name}");
+        }
+        assert_eq!(headers["x-kept"], "1");
+    }
+
+    #[test]
+    fn only_a_trusted_peer_may_lengthen_the_forwarding_chain() {
+        let fields = [("x-forwarded-for", "192.0.2.1"), ("forwarded", "for=192.0.2.1")];
+        let trusted = prepared(&fields, true);
+        assert_eq!(trusted["x-forwarded-for"], "192.0.2.1, 10.0.0.9");
+        assert_eq!(trusted["forwarded"], "for=192.0.2.1, for=10.0.0.9;host=\"shop.example.com\";proto=https");
+        let untrusted = prepared(&fields, false);
+        assert_eq!(untrusted["x-forwarded-for"], "10.0.0.9");
+        assert_eq!(untrusted["x-forwarded-proto"], "https");
+        assert_eq!(untrusted["x-forwarded-host"], "shop.example.com");
+    }
+
+    #[test]
+    fn a_valid_trace_is_carried_on_and_a_faulty_one_replaced() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let valid = prepared(&[("traceparent", &format!("00-{trace}-b7ad6b7169203331-01"))], false);
+        let carried = valid["traceparent"].to_str().unwrap();
+        assert!(carried.starts_with(&format!("00-{trace}-")) && carried.ends_with("-01"), "{carried}");
+        assert!(!carried.contains("b7ad6b7169203331"));
+        for faulty in ["", "00-0-0-00", &format!("00-{trace}-0000000000000000-01"), "ff-x"] {
+            let replaced = prepared(&[("traceparent", faulty), ("tracestate", "a=b")], false);
+            assert!(parse_traceparent(replaced["traceparent"].to_str().unwrap()).is_some());
+            assert!(!replaced.contains_key("tracestate"));
+        }
+    }
+
+    fn answered(fields: &[(&str, &str)], authenticated: bool) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        let owns = |name: &str| name == "__Host-cloakroom";
+        prepare_response(&mut headers, owns, Some(&Secret::new("s3cret-token")), authenticated);
+        headers
+    }
+
+    #[test]
+    fn r46_an_upstream_cannot_touch_our_cookie_our_origin_or_the_token() {
+        let headers = answered(
+            &[
+                ("set-cookie", "__Host-cloakroom=forged; Path=/"),
+                ("set-cookie", " __Host-cloakroom =forged"),
+                ("set-cookie", "theme=dark"),
+                ("clear-site-data", "\"cookies\""),
+                ("access-control-allow-origin", "*"),
+                ("access-control-allow-credentials", "true"),
+                ("authorization", "Bearer other"),
+                ("x-debug", "got Bearer s3cret-token"),
+                ("x-kept", "1"),
+            ],
+            false,
+        );
+        assert_eq!(headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["theme=dark"]);
+        assert_eq!(headers["x-kept"], "1");
+        assert_eq!(headers.len(), 2, "{headers:?}");
+    }
+
+    #[test]
+    fn r44_an_answer_for_one_user_stays_out_of_shared_caches() {
+        let control = |value: &str| answered(&[("cache-control", value)], true)["cache-control"].clone();
+        assert_eq!(control("public, max-age=60, s-maxage=600"), "private, max-age=60");
+        assert_eq!(control("private=\"x\", max-age=5"), "private, max-age=5");
+        assert_eq!(control("no-store"), "private, no-store");
+        assert_eq!(answered(&[], true)["cache-control"], "no-store");
+        assert!(!answered(&[], false).contains_key("cache-control"));
+    }
+
+    #[test]
+    fn r37_trailers_carry_nothing_that_frames_or_authenticates() {
+        let mut trailers = HeaderMap::new();
+        for name in [
+            "authorization",
+            "content-length",
+            "transfer-encoding",
+            "x-forwarded-for",
+            "set-cookie",
+            "grpc-status",
+        ] {
+            trailers.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("0"));
+        }
+        prepare_trailers(&mut trailers);
+        assert_eq!(trailers.len(), 1);
+        assert!(trailers.contains_key("grpc-status"));
+    }
+}

@@ -1,0 +1,256 @@
+//! Keeps access tokens fresh: once per session, however many requests and processes want it.
+//!
+//! A refresh is a flight: it runs in a task of its own, so that a browser that goes away cancels nothing.
+//! Requests of this process join the flight; processes agree by a lease in the store; and what was issued
+//! is written by compare-and-set, so that a logout wins every race (RFC 6749 §6, RFC 9700 §4.14).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::oidc;
+use crate::random::Random;
+use crate::session::cookie::Ticket;
+use crate::session::store::{RecordKey, Unavailable};
+use crate::session::{Session, Sessions};
+use crate::tokens::Freshness;
+
+mod backoff;
+mod breaker;
+mod flight;
+
+use backoff::Backoff;
+use breaker::Breaker;
+use flight::Flight;
+
+/// How long a request waits for a refresh; the refresh itself may go on.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An upstream that refuses every token must not cause a refresh on every request.
+const BETWEEN_FORCED: Duration = Duration::from_secs(30);
+
+/// Keeps the access tokens of one app's sessions fresh.
+#[derive(Clone, Debug)]
+pub struct Refresher(Arc<Shared>);
+
+/// Why there is no fresh token.
+#[derive(Debug)]
+pub enum Failure {
+    /// The issuer has ended the session, and it was ended here.
+    Ended,
+    /// Somebody else has ended the session meanwhile.
+    Gone,
+    /// The issuer does not answer, or refuses this gateway; the session stays.
+    Issuer {
+        /// When it may be worth to ask again.
+        retry_after: Duration,
+    },
+    /// The store does not answer; the session stays.
+    Store(Unavailable),
+}
+
+#[derive(Debug)]
+struct Shared {
+    sessions: Arc<Sessions>,
+    client: Arc<oidc::Client>,
+    clock: Arc<dyn Clock>,
+    random: Random,
+    refresh_before_expiry: Duration,
+    tasks: TaskTracker,
+    state: Mutex<State>,
+}
+
+/// What this process knows of sessions whose refresh is under way, or went wrong.
+#[derive(Debug, Default)]
+struct State {
+    /// At most one flight for each session. One that has told a fresh session, and is here still, has
+    /// tokens that the store does not know of: it keeps trying to write them.
+    flights: HashMap<RecordKey, watch::Receiver<Option<Outcome>>>,
+    backoff: Backoff,
+    breaker: Breaker,
+}
+
+/// A refresh went wrong, or did not help, a moment ago.
+#[derive(Debug)]
+struct TooEarly {
+    retry_after: Duration,
+}
+
+/// What a flight tells those who wait for it.
+#[derive(Clone, Debug)]
+enum Outcome {
+    Fresh(Box<Session>),
+    Ended,
+    Gone,
+    IssuerUnavailable,
+    StoreUnavailable,
+}
+
+impl Refresher {
+    /// Refreshes the sessions of one app. Flights run on `tasks`, which a shutdown waits for.
+    pub fn new(
+        sessions: Arc<Sessions>,
+        client: Arc<oidc::Client>,
+        clock: Arc<dyn Clock>,
+        random: Random,
+        refresh_before_expiry: Duration,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            sessions,
+            client,
+            clock,
+            random,
+            refresh_before_expiry,
+            tasks,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// The session of a ticket: the store's, or this process's own where that is newer.
+    pub async fn load(&self, ticket: &Ticket) -> Result<Option<Session>, Unavailable> {
+        let loaded = self.0.sessions.load(ticket).await;
+        let unwritten = self.0.unwritten(&self.0.sessions.record_key(ticket));
+        match (loaded, unwritten) {
+            (Ok(Some(stored)), Some(newer)) if newer.version > stored.version => Ok(Some(newer)),
+            // The store is away, and what this process holds was to be written there.
+            (Err(_), Some(newer)) if newer.is_alive(self.0.clock.now()) => Ok(Some(newer)),
+            (loaded, _) => loaded,
+        }
+    }
+
+    /// A session whose access token can be used. A token that will expire soon is used, and replaced in
+    /// the background; one that has expired is waited for, though not for long.
+    pub async fn freshen(&self, ticket: &Ticket, session: Session) -> Result<Session, Failure> {
+        match self.0.freshness(&session) {
+            Freshness::Fresh => Ok(session),
+            Freshness::Stale => {
+                if session.tokens.refresh_token.is_some() {
+                    // Nobody waits; what becomes of it the next request finds in the store.
+                    let _ = self.0.board(ticket, &session, false);
+                }
+                Ok(session)
+            }
+            Freshness::Expired => {
+                let renewed = self.0.land(ticket, self.0.board(ticket, &session, false)).await?;
+                if has_same_token(&renewed, &session) {
+                    // It could not be written for as long as it lived.
+                    return Err(Failure::Store(Unavailable("longer than the token lived".to_owned())));
+                }
+                Ok(renewed)
+            }
+        }
+    }
+
+    /// A session with a token other than that of `refused`, which an upstream has refused; `None` where
+    /// another would not help or was fetched a moment ago.
+    pub async fn replace_refused(
+        &self,
+        ticket: &Ticket,
+        refused: &Session,
+    ) -> Option<Result<Session, Failure>> {
+        refused.tokens.refresh_token.as_ref()?;
+        // Twice, for the flight that was under way may have found this very token good.
+        for _ in 0..2 {
+            let Ok(flight) = self.0.board(ticket, refused, true) else { break };
+            match self.0.land(ticket, Ok(flight)).await {
+                Ok(session) if has_same_token(&session, refused) => {}
+                landed => return Some(landed),
+            }
+        }
+        // Others that were refused with the same token may have had it replaced by now.
+        let session = self.load(ticket).await.ok()??;
+        (!has_same_token(&session, refused)).then_some(Ok(session))
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session with tokens that the store does not know of yet.
+    fn unwritten(&self, key: &RecordKey) -> Option<Session> {
+        match &*self.state().flights.get(key)?.borrow() {
+            Some(Outcome::Fresh(session)) => Some((**session).clone()),
+            Some(Outcome::Ended | Outcome::Gone | Outcome::IssuerUnavailable | Outcome::StoreUnavailable)
+            | None => None,
+        }
+    }
+
+    /// Joins the flight of this session, or starts one, unless it is too early to try again; `forced` where
+    /// the token was refused, however fresh it looks.
+    fn board(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        session: &Session,
+        forced: bool,
+    ) -> Result<watch::Receiver<Option<Outcome>>, TooEarly> {
+        let key = self.sessions.record_key(ticket);
+        let now = self.clock.now();
+        let (announce, outcome) = watch::channel(None);
+        {
+            let mut state = self.state();
+            if let Some(outcome) = state.flights.get(&key) {
+                return Ok(outcome.clone());
+            }
+            if let Some(retry_after) = state.backoff.wait(&key, now) {
+                return Err(TooEarly { retry_after });
+            }
+            if forced && !state.backoff.may_force(&key, now) {
+                return Err(TooEarly { retry_after: BETWEEN_FORCED });
+            }
+            state.breaker.admit(now).map_err(|retry_after| TooEarly { retry_after })?;
+            state.flights.insert(key, outcome.clone());
+        }
+        let flight = Flight::new(Arc::clone(self), ticket.clone(), session, forced, announce);
+        self.tasks.spawn(flight.run());
+        Ok(outcome)
+    }
+
+    /// Waits for a flight to tell what became of it, for as long as a request should.
+    async fn land(
+        &self,
+        ticket: &Ticket,
+        flight: Result<watch::Receiver<Option<Outcome>>, TooEarly>,
+    ) -> Result<Session, Failure> {
+        let mut flight = flight?;
+        let landed = tokio::time::timeout(PATIENCE, flight.wait_for(Option::is_some)).await;
+        match landed {
+            Ok(Ok(outcome)) => match outcome.clone() {
+                Some(Outcome::Fresh(session)) => Ok(*session),
+                Some(Outcome::Ended) => Err(Failure::Ended),
+                Some(Outcome::Gone) => Err(Failure::Gone),
+                Some(Outcome::StoreUnavailable) => {
+                    Err(Failure::Store(Unavailable("during a refresh".to_owned())))
+                }
+                Some(Outcome::IssuerUnavailable) | None => Err(self.issuer_failure(ticket)),
+            },
+            // The flight crashed, or takes longer than a request should wait.
+            Ok(Err(_)) | Err(_) => Err(self.issuer_failure(ticket)),
+        }
+    }
+
+    fn issuer_failure(&self, ticket: &Ticket) -> Failure {
+        let wait = self.state().backoff.wait(&self.sessions.record_key(ticket), self.clock.now());
+        Failure::Issuer { retry_after: wait.unwrap_or(Duration::from_secs(2)) }
+    }
+
+    fn freshness(&self, session: &Session) -> Freshness {
+        session.tokens.freshness(self.clock.now(), self.refresh_before_expiry)
+    }
+}
+
+impl From<TooEarly> for Failure {
+    fn from(TooEarly { retry_after }: TooEarly) -> Self {
+        Self::Issuer { retry_after }
+    }
+}
+
+fn has_same_token(one: &Session, other: &Session) -> bool {
+    one.tokens.access_token == other.tokens.access_token
+}

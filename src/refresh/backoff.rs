@@ -1,0 +1,134 @@
+//! When a session may be refreshed again after a refresh went wrong.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::BETWEEN_FORCED;
+use crate::clock::Timestamp;
+use crate::session::store::RecordKey;
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What is over is forgotten once there is this much of it, and then whenever it has doubled.
+const SWEEP_AT_LEAST: usize = 64;
+
+/// The sessions of this process whose refresh went wrong lately, or was forced.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: HashMap<RecordKey, Failures>,
+    forced: HashMap<RecordKey, Timestamp>,
+    sweep_at: usize,
+}
+
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    next_attempt: Timestamp,
+}
+
+impl Backoff {
+    /// How long to wait before this session is refreshed again; `None` where it may be at once.
+    pub(super) fn wait(&self, key: &RecordKey, now: Timestamp) -> Option<Duration> {
+        let wait = self.failures.get(key)?.next_attempt.since(now);
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// Notes a failure: the next attempt waits longer each time, and for `at_least` this long. `jitter`,
+    /// from 0 to 1, keeps sessions that failed together from coming back together.
+    pub(super) fn note_failure(&mut self, key: &RecordKey, now: Timestamp, at_least: Duration, jitter: f64) {
+        self.sweep(now);
+        let failures = self.failures.entry(key.clone()).or_insert(Failures { count: 0, next_attempt: now });
+        let exponential = FIRST.saturating_mul(1 << failures.count.min(5)).min(LONGEST);
+        failures.count += 1;
+        failures.next_attempt = now + exponential.mul_f64(0.5 + jitter / 2.0).max(at_least);
+    }
+
+    /// Forgets the failures of a session that was refreshed, or has ended.
+    pub(super) fn clear(&mut self, key: &RecordKey) {
+        self.failures.remove(key);
+    }
+
+    /// Whether a token that an upstream refused may be replaced now; notes that it is.
+    pub(super) fn may_force(&mut self, key: &RecordKey, now: Timestamp) -> bool {
+        if self.forced.get(key).is_some_and(|forced| now.since(*forced) < BETWEEN_FORCED) {
+            return false;
+        }
+        self.sweep(now);
+        self.forced.insert(key.clone(), now);
+        true
+    }
+
+    /// An outage fails thousands of sessions, whose browsers may never come back.
+    fn sweep(&mut self, now: Timestamp) {
+        if self.failures.len() + self.forced.len() < self.sweep_at.max(SWEEP_AT_LEAST) {
+            return;
+        }
+        self.failures.retain(|_, failures| now.since(failures.next_attempt) < LONGEST * 4);
+        self.forced.retain(|_, forced| now.since(*forced) < BETWEEN_FORCED);
+        self.sweep_at = 2 * (self.failures.len() + self.forced.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1000);
+
+    fn key() -> RecordKey {
+        RecordKey("a".to_owned())
+    }
+
+    #[test]
+    fn each_failure_doubles_the_wait_up_to_half_a_minute() {
+        let mut backoff = Backoff::default();
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            backoff.note_failure(&key(), NOW, Duration::ZERO, 1.0);
+            waits.push(backoff.wait(&key(), NOW).unwrap().as_secs());
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+        backoff.clear(&key());
+        assert_eq!(backoff.wait(&key(), NOW), None);
+    }
+
+    #[test]
+    fn jitter_shortens_the_wait_by_half_at_most() {
+        let mut backoff = Backoff::default();
+        backoff.note_failure(&key(), NOW, Duration::ZERO, 0.0);
+        assert_eq!(backoff.wait(&key(), NOW), Some(FIRST / 2));
+    }
+
+    #[test]
+    fn the_next_attempt_waits_at_least_as_long_as_asked() {
+        let mut backoff = Backoff::default();
+        backoff.note_failure(&key(), NOW, Duration::from_secs(55), 0.0);
+        assert_eq!(backoff.wait(&key(), NOW), Some(Duration::from_secs(55)));
+        assert_eq!(backoff.wait(&key(), NOW + Duration::from_secs(55)), None);
+    }
+
+    #[test]
+    fn a_refused_token_is_replaced_once_in_a_while() {
+        let mut backoff = Backoff::default();
+        assert!(backoff.may_force(&key(), NOW));
+        assert!(!backoff.may_force(&key(), NOW + BETWEEN_FORCED / 2));
+        assert!(backoff.may_force(&key(), NOW + BETWEEN_FORCED));
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_and_what_is_not_is_kept() {
+        let mut backoff = Backoff::default();
+        for session in 0..1000 {
+            backoff.note_failure(&RecordKey(format!("old {session}")), NOW, Duration::ZERO, 1.0);
+            backoff.may_force(&RecordKey(format!("old {session}")), NOW);
+        }
+        assert!(backoff.wait(&RecordKey("old 0".to_owned()), NOW).is_some());
+        let later = NOW + Duration::from_secs(600);
+        for session in 0..1000 {
+            backoff.note_failure(&RecordKey(format!("new {session}")), later, Duration::ZERO, 1.0);
+        }
+        assert!(backoff.failures.len() <= 1000 && backoff.forced.is_empty());
+        assert!(backoff.wait(&RecordKey("new 0".to_owned()), later).is_some());
+    }
+}

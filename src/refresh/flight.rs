@@ -1,0 +1,298 @@
+//! One refresh of one session, from the lease to the write.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Outcome, PATIENCE, Shared};
+use crate::clock::Timestamp;
+use crate::oidc::RefreshError;
+use crate::session::cookie::Ticket;
+use crate::session::store::{LeaseOwner, RecordKey, Unavailable, Version};
+use crate::session::{Session, TokensReplaced};
+use crate::telemetry::chain;
+use crate::tokens::{Freshness, Tokens};
+
+/// How long a lease lives unless it is renewed: what a crash costs the others.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// How often a lease is renewed. A lease older than this is too old to set out with.
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// How often somebody else's flight, or a store that is away, is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A store that stays away is asked less often, by all the flights that have something to write.
+const LONGEST_POLL: Duration = Duration::from_secs(1);
+
+/// How long somebody else's flight is watched before this one gives up. The lease's owner may take
+/// longer; whoever comes next looks again.
+const WATCH: Duration = Duration::from_secs(40);
+
+/// A refresh token that may have been used up already is sent again only this shortly before the access
+/// token dies, when there is nothing left to lose.
+const NEAR_EXPIRY: Duration = Duration::from_secs(5);
+
+/// An issuer's `Retry-After` is kept up to this: a session without a token waits for it.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+pub(super) struct Flight {
+    shared: Arc<Shared>,
+    ticket: Ticket,
+    key: RecordKey,
+    /// The version that was found wanting.
+    seen: Version,
+    /// An upstream has refused the token, however fresh it looks.
+    forced: bool,
+    owner: LeaseOwner,
+    announce: watch::Sender<Option<Outcome>>,
+}
+
+/// Whether a flight may go to the issuer.
+enum Clearance {
+    /// With the lease in hand, and the newest session.
+    Go(Box<Session>),
+    /// There is nothing to do any more.
+    Done(Outcome),
+}
+
+impl Flight {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        ticket: Ticket,
+        session: &Session,
+        forced: bool,
+        announce: watch::Sender<Option<Outcome>>,
+    ) -> Self {
+        let key = shared.sessions.record_key(&ticket);
+        let owner = LeaseOwner(shared.random.token::<16>());
+        Self { shared, ticket, key, seen: session.version, forced, owner, announce }
+    }
+
+    pub(super) async fn run(self) {
+        let outcome = match self.clear_for_departure().await {
+            Ok(Clearance::Go(session)) => tokio::select! {
+                outcome = self.redeem(*session) => outcome,
+                never = self.keep_lease() => match never {},
+            },
+            Ok(Clearance::Done(outcome)) => outcome,
+            Err(unavailable) => store_unavailable(&unavailable),
+        };
+        self.tell(outcome);
+        // Whoever waits for the lease elsewhere can go on; here it is on the board until then.
+        if let Err(unavailable) = self.shared.sessions.release(&self.ticket, &self.owner).await {
+            tracing::debug!(event = "refresh.lease_unreleased", error = %unavailable);
+        }
+    }
+
+    /// Takes the lease and reads the record past every cache; while somebody else has the lease, watches
+    /// for what they write.
+    async fn clear_for_departure(&self) -> Result<Clearance, Unavailable> {
+        let sessions = &self.shared.sessions;
+        let started = Instant::now();
+        while started.elapsed() < WATCH {
+            let leased_at = Instant::now();
+            let leased = sessions.lease(&self.ticket, &self.owner, LEASE).await?;
+            let Some(current) = sessions.load(&self.ticket).await? else {
+                return Ok(Clearance::Done(Outcome::Gone));
+            };
+            let freshness = self.shared.freshness(&current);
+            let somebody_was_faster = current.version > self.seen && freshness != Freshness::Expired;
+            if somebody_was_faster || (!self.forced && freshness == Freshness::Fresh) {
+                return Ok(Clearance::Done(Outcome::Fresh(Box::new(current))));
+            }
+            // Behind a slow store the lease may have passed on, and what was read be somebody's past.
+            if leased && leased_at.elapsed() < RENEWAL {
+                return Ok(Clearance::Go(Box::new(current)));
+            }
+            tokio::time::sleep(POLL.mul_f64(0.5 + self.shared.random.fraction())).await;
+        }
+        Ok(Clearance::Done(Outcome::IssuerUnavailable))
+    }
+
+    /// Asks the issuer, again where surely nothing was sent, and has the answer written.
+    async fn redeem(&self, session: Session) -> Outcome {
+        let started = Instant::now();
+        let error = loop {
+            match self.shared.client.refresh(&session.tokens, &session.identity).await {
+                Ok(tokens) => {
+                    self.note_answer();
+                    return self.write(session, tokens).await;
+                }
+                Err(RefreshError::NotSent(_)) if started.elapsed() < PATIENCE / 2 => {
+                    let pause = Duration::from_millis(250).mul_f64(0.5 + self.shared.random.fraction());
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => break error,
+            }
+        };
+        match error {
+            RefreshError::InvalidGrant => {
+                self.note_answer();
+                self.end(session.version, "invalid_grant").await
+            }
+            RefreshError::WrongIdentity => {
+                self.note_answer();
+                self.end(session.version, "wrong_identity").await
+            }
+            error => {
+                self.note_failure(&error, session.tokens.expires_at);
+                Outcome::IssuerUnavailable
+            }
+        }
+    }
+
+    /// The issuer is there, and has had its say about this session.
+    fn note_answer(&self) {
+        let mut state = self.shared.state();
+        state.backoff.clear(&self.key);
+        state.breaker.note_answer();
+    }
+
+    /// Backs off for as long as the failure asks for.
+    fn note_failure(&self, error: &RefreshError, token_expires_at: Timestamp) {
+        let now = self.shared.clock.now();
+        let jitter = self.shared.random.fraction();
+        let mut state = self.shared.state();
+        let at_least = match error {
+            RefreshError::NotSent(unavailable) => {
+                state.breaker.note_fault(unavailable.fault());
+                asked_for(unavailable.retry_after())
+            }
+            RefreshError::Ambiguous(unavailable) => {
+                state.breaker.note_fault(unavailable.fault());
+                asked_for(unavailable.retry_after()).max(until_near(token_expires_at, now))
+            }
+            RefreshError::Refused { .. } | RefreshError::InvalidGrant | RefreshError::WrongIdentity => {
+                state.breaker.note_answer();
+                Duration::ZERO
+            }
+        };
+        state.backoff.note_failure(&self.key, now, at_least, jitter);
+        drop(state);
+        if let RefreshError::Refused { .. } = error {
+            tracing::error!(event = "refresh.refused", error = %chain(error), "sessions are kept");
+        } else {
+            tracing::warn!(event = "refresh.issuer_unavailable", error = %chain(error));
+        }
+    }
+
+    /// Writes what was issued. While the store is away, this process serves the new tokens and keeps
+    /// trying, under a lease it wants all the while.
+    async fn write(&self, mut before: Session, tokens: Tokens) -> Outcome {
+        let mut pause = POLL;
+        loop {
+            let unavailable = match self.try_write(&mut before, &tokens).await {
+                Ok(Some(outcome)) => return outcome,
+                Ok(None) => continue,
+                Err(unavailable) => unavailable,
+            };
+            if self.shared.clock.now() >= before.expires_at {
+                return store_unavailable(&unavailable);
+            }
+            let version = Version(before.version.0 + 1);
+            let newer = Session { tokens: tokens.clone(), version, ..before.clone() };
+            if self.tell(Outcome::Fresh(Box::new(newer))) {
+                tracing::warn!(event = "refresh.unwritten", error = %unavailable);
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + self.shared.random.fraction())).await;
+            pause = (pause * 2).min(LONGEST_POLL);
+        }
+    }
+
+    /// Writes over `before`; `None` where there was something older, which now is `before`.
+    async fn try_write(&self, before: &mut Session, tokens: &Tokens) -> Result<Option<Outcome>, Unavailable> {
+        let sessions = &self.shared.sessions;
+        match sessions.replace_tokens(&self.ticket, before, tokens.clone()).await? {
+            TokensReplaced::Written(session) => return Ok(Some(Outcome::Fresh(Box::new(session)))),
+            TokensReplaced::Ended => return Ok(Some(self.discard(tokens).await)),
+            TokensReplaced::Conflict => {}
+        }
+        let Some(found) = sessions.load(&self.ticket).await? else {
+            return Ok(Some(self.discard(tokens).await));
+        };
+        // A failover may lose what was written last, and with it what `before` was.
+        if found.version <= before.version {
+            tracing::warn!(event = "refresh.store_went_back", found = found.version.0);
+            *before = found;
+            return Ok(None);
+        }
+        // A write whose answer was lost may have been done: then what lies there is ours.
+        if found.tokens != *tokens {
+            tracing::warn!(event = "refresh.conflict", found = found.version.0);
+        }
+        Ok(Some(Outcome::Fresh(Box::new(found))))
+    }
+
+    /// A logout was faster: what was issued for a dead session is revoked and thrown away.
+    async fn discard(&self, tokens: &Tokens) -> Outcome {
+        tracing::info!(event = "refresh.session_gone", "what was issued is revoked");
+        self.tell(Outcome::Gone);
+        self.shared.client.revoke_all(tokens).await;
+        Outcome::Gone
+    }
+
+    /// The refresh token is dead. Another process may have got further; otherwise the session has ended.
+    async fn end(&self, version: Version, cause: &'static str) -> Outcome {
+        match self.shared.sessions.end_version(&self.ticket, version).await {
+            Ok(Some(session)) => {
+                tracing::info!(event = "session.ended", cause);
+                self.tell(Outcome::Ended);
+                self.shared.client.revoke_all(&session.tokens).await;
+                Outcome::Ended
+            }
+            Ok(None) => match self.shared.sessions.load(&self.ticket).await {
+                Ok(Some(session)) => Outcome::Fresh(Box::new(session)),
+                Ok(None) => Outcome::Gone,
+                Err(unavailable) => store_unavailable(&unavailable),
+            },
+            Err(unavailable) => store_unavailable(&unavailable),
+        }
+    }
+
+    /// Renews the lease for as long as it is polled: it must outlive any delay of the issuer.
+    async fn keep_lease(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            // A lease that was lost is wanted still; the write is fenced by its version in any case.
+            if let Err(unavailable) = self.shared.sessions.lease(&self.ticket, &self.owner, LEASE).await {
+                tracing::debug!(event = "refresh.lease_unrenewed", error = %unavailable);
+            }
+        }
+    }
+
+    /// Tells those who wait, once; `true` the first time.
+    fn tell(&self, outcome: Outcome) -> bool {
+        self.announce.send_if_modified(|told| {
+            let is_first = told.is_none();
+            if is_first {
+                *told = Some(outcome);
+            }
+            is_first
+        })
+    }
+}
+
+impl Drop for Flight {
+    /// However a flight ends, by a panic too, nobody may board it any more.
+    fn drop(&mut self) {
+        self.shared.state().flights.remove(&self.key);
+    }
+}
+
+/// What an issuer asked for by its `Retry-After`.
+fn asked_for(retry_after: Option<Duration>) -> Duration {
+    retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)
+}
+
+fn until_near(token_expires_at: Timestamp, now: Timestamp) -> Duration {
+    token_expires_at.since(now).saturating_sub(NEAR_EXPIRY)
+}
+
+fn store_unavailable(unavailable: &Unavailable) -> Outcome {
+    tracing::warn!(event = "refresh.store_unavailable", error = %unavailable);
+    Outcome::StoreUnavailable
+}

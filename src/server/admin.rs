@@ -1,0 +1,108 @@
+//! The operators' listener: `/livez` and `/readyz`. Never on the public one.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::Readiness;
+use crate::body::Body;
+use crate::error::{Code, Refusal};
+use crate::gateway::Gateway;
+use crate::oidc::Availability;
+use crate::respond::{self, Audience};
+
+/// Probes are few.
+const MOST_CONNECTIONS: usize = 64;
+
+/// Serves until it is aborted.
+pub(super) async fn run(listener: TcpListener, gateway: Arc<Gateway>, readiness: Arc<Readiness>) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(event = "admin.accept_failed", error = %error);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (gateway, readiness) = (Arc::clone(&gateway), Arc::clone(&readiness));
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(request, &gateway, &readiness));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10))
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(event = "admin.connection_ended", error = &error as &dyn std::error::Error);
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    gateway: &Gateway,
+    readiness: &Readiness,
+) -> Result<Response<Body>, Infallible> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let refusal = Refusal::new(Code::MethodNotAllowed, "This listener is read only.")
+            .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(respond::refusal(&refusal, Audience::Script));
+    }
+    Ok(match request.uri().path() {
+        "/livez" => respond::json(&json!({"status": "alive"})),
+        "/readyz" => {
+            readiness.is_watched.store(true, Ordering::Relaxed);
+            ready(gateway, readiness).await
+        }
+        _ => {
+            respond::refusal(&Refusal::new(Code::NotFound, "There are /livez and /readyz."), Audience::Script)
+        }
+    })
+}
+
+/// Ready is who can serve live sessions. An issuer that is away keeps new users out, but takes nobody's
+/// session, and so is told of and no more.
+async fn ready(gateway: &Gateway, readiness: &Readiness) -> Response<Body> {
+    let store_answers = gateway.store_answers().await;
+    let draining = readiness.draining.load(Ordering::Relaxed);
+    let issuers: Map<String, Value> = gateway
+        .issuers()
+        .map(|(issuer, availability)| {
+            let word = match availability {
+                Availability::Unknown => "not asked so far",
+                Availability::Available => "available",
+                Availability::Unavailable => "unavailable",
+            };
+            (issuer.to_owned(), Value::from(word))
+        })
+        .collect();
+    let is_ready = store_answers && !draining;
+    let status = match (draining, store_answers) {
+        (true, _) => "draining",
+        (false, true) => "ready",
+        (false, false) => "unavailable",
+    };
+    let mut response = respond::json(&json!({
+        "status": status,
+        "store": if store_answers { "available" } else { "unavailable" },
+        "issuers": issuers,
+    }));
+    if !is_ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}

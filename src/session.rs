@@ -1,0 +1,548 @@
+//! Sessions: what one is, when it ends, and the way to it from a cookie.
+//!
+//! The browser's cookie holds a sealed ticket; the ticket names a record in the store and holds the key
+//! that opens it. The store alone opens nothing, nor does the key ring alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config;
+use crate::random::Random;
+use crate::seal::{Context, KeyRing, Purpose, hashed_name};
+use crate::tokens::{Identity, Tokens};
+use cookie::Ticket;
+use store::{LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
+
+pub mod cookie;
+mod record;
+pub mod store;
+
+/// One user's session with one app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Whose it is.
+    pub identity: Identity,
+    /// What is sent upstream, and what renews it.
+    pub tokens: Tokens,
+    /// Which write of the record this is.
+    pub version: Version,
+    /// When the user logged in.
+    pub created_at: Timestamp,
+    /// When its lifetime is over, whatever the user does.
+    pub expires_at: Timestamp,
+    /// When it dies of idleness, if it is not touched before.
+    pub idle_expires_at: Timestamp,
+}
+
+/// The sessions of one app.
+#[derive(Debug)]
+pub struct Sessions {
+    app: String,
+    secure: bool,
+    settings: config::Session,
+    ring: Arc<KeyRing>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    random: Random,
+}
+
+/// What became of new tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each refresh, and it is unpacked at once")]
+pub enum TokensReplaced {
+    /// They lie in the store; this is the session as it is now.
+    Written(Session),
+    /// Somebody else wrote in between; nothing was written.
+    Conflict,
+    /// The session has ended; nothing was written, and nothing keeps the new tokens.
+    Ended,
+}
+
+impl Session {
+    /// A session that begins now.
+    pub fn begin(identity: Identity, tokens: Tokens, now: Timestamp, settings: &config::Session) -> Self {
+        let mut session = Self {
+            identity,
+            tokens,
+            version: Version(1),
+            created_at: now,
+            expires_at: now + settings.lifetime,
+            idle_expires_at: now,
+        };
+        session.idle_expires_at = session.idle_deadline(now, settings.idle_timeout);
+        session
+    }
+
+    /// Whether it may be used.
+    pub fn is_alive(&self, now: Timestamp) -> bool {
+        now < self.idle_expires_at && now < self.ends_at()
+    }
+
+    /// When it ends at the latest, however often it is used: with its lifetime or, where nothing can renew
+    /// the access token, with that.
+    pub fn ends_at(&self) -> Timestamp {
+        match self.tokens.refresh_token {
+            Some(_) => self.expires_at,
+            None => self.expires_at.min(self.tokens.expires_at),
+        }
+    }
+
+    /// When it dies of idleness if this moment's use is its last.
+    pub fn idle_deadline(&self, now: Timestamp, idle_timeout: Duration) -> Timestamp {
+        (now + idle_timeout).min(self.ends_at())
+    }
+
+    /// Whether this use of it is worth a write: a tenth of the idle timeout has passed since the last one,
+    /// and there is time to be won.
+    pub fn needs_touch(&self, now: Timestamp, idle_timeout: Duration) -> bool {
+        self.idle_expires_at < self.ends_at()
+            && now + idle_timeout >= self.idle_expires_at + idle_timeout / 10
+    }
+}
+
+impl Sessions {
+    /// The sessions of this app.
+    pub fn new(
+        app: &config::App,
+        ring: Arc<KeyRing>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        random: Random,
+    ) -> Self {
+        Self {
+            app: app.origin.as_str().to_owned(),
+            secure: app.origin.is_secure(),
+            settings: app.session.clone(),
+            ring,
+            store,
+            clock,
+            random,
+        }
+    }
+
+    /// The session cookie's name.
+    pub fn cookie_name(&self) -> &str {
+        &self.settings.cookie_name
+    }
+
+    /// The `Set-Cookie` value that gives the browser this cookie.
+    pub fn set_cookie(&self, value: &str) -> HeaderValue {
+        cookie::set(&self.settings, self.secure, value)
+    }
+
+    /// The `Set-Cookie` value that takes the cookie back.
+    pub fn clear_cookie(&self) -> HeaderValue {
+        cookie::clear(&self.settings, self.secure)
+    }
+
+    /// The ticket in a cookie's value; `None` where we did not seal it, for this cookie of this app.
+    pub fn open_cookie(&self, value: &str) -> Option<Ticket> {
+        Ticket::from_cookie(value, &self.ring, &self.cookie_context())
+    }
+
+    /// Begins a session, and gives its ticket and the cookie's value. Each has a new id (R23).
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    pub async fn create(&self, tokens: Tokens, identity: Identity) -> Result<(Ticket, String), Unavailable> {
+        let ticket = Ticket::generate(self.random);
+        let session = Session::begin(identity, tokens, self.clock.now(), &self.settings);
+        let record = Record {
+            sealed: self.seal(&ticket, &session),
+            version: session.version,
+            expires_at: session.idle_expires_at,
+        };
+        self.store.create(&self.record_key(&ticket), &record).await?;
+        let value = ticket.to_cookie(&self.ring, self.random, &self.cookie_context());
+        Ok((ticket, value))
+    }
+
+    /// The ticket's session; `None` where it has ended or never was, or its record cannot be read.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked; the session may well be alive.
+    pub async fn load(&self, ticket: &Ticket) -> Result<Option<Session>, Unavailable> {
+        let record = self.store.read(&self.record_key(ticket)).await?;
+        let now = self.clock.now();
+        Ok(record.and_then(|record| self.open(ticket, &record)).filter(|session| session.is_alive(now)))
+    }
+
+    /// Writes new tokens, if the session still is as `current` says. Never brings an ended session back.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked; the tokens may have been written or not.
+    pub async fn replace_tokens(
+        &self,
+        ticket: &Ticket,
+        current: &Session,
+        tokens: Tokens,
+    ) -> Result<TokensReplaced, Unavailable> {
+        let session = Session { tokens, version: Version(current.version.0 + 1), ..current.clone() };
+        let sealed = self.seal(ticket, &session);
+        let key = self.record_key(ticket);
+        match self.store.replace(&key, current.version, &sealed, session.version).await? {
+            Replaced::Written => Ok(TokensReplaced::Written(session)),
+            Replaced::Conflict => Ok(TokensReplaced::Conflict),
+            Replaced::Absent => Ok(TokensReplaced::Ended),
+        }
+    }
+
+    /// Puts the idle timeout off because the session was used; writes only where that is due.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    pub async fn touch(&self, ticket: &Ticket, session: &Session) -> Result<(), Unavailable> {
+        let now = self.clock.now();
+        if !session.needs_touch(now, self.settings.idle_timeout) {
+            return Ok(());
+        }
+        let deadline = session.idle_deadline(now, self.settings.idle_timeout);
+        self.store.touch(&self.record_key(ticket), session.idle_expires_at, deadline).await
+    }
+
+    /// Ends the session, and gives what it last was, with the newest tokens, for them to be revoked. `None`
+    /// where there was none to end.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked; the session may have ended or not.
+    pub async fn end(&self, ticket: &Ticket) -> Result<Option<Session>, Unavailable> {
+        let record = self.store.take(&self.record_key(ticket)).await?;
+        Ok(record.and_then(|record| self.open(ticket, &record)))
+    }
+
+    /// Ends the session if it is of this version: if nobody got further meanwhile.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked; the session may have ended or not.
+    pub async fn end_version(
+        &self,
+        ticket: &Ticket,
+        version: Version,
+    ) -> Result<Option<Session>, Unavailable> {
+        let record = self.store.take_version(&self.record_key(ticket), version).await?;
+        Ok(record.and_then(|record| self.open(ticket, &record)))
+    }
+
+    /// The key of the ticket's record, which names the session without opening it.
+    pub fn record_key(&self, ticket: &Ticket) -> RecordKey {
+        ticket.id.record_key()
+    }
+
+    /// Takes or renews the lease on the session; `false` where another owner holds it.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    pub async fn lease(
+        &self,
+        ticket: &Ticket,
+        owner: &LeaseOwner,
+        time_to_live: Duration,
+    ) -> Result<bool, Unavailable> {
+        self.store.lease(&self.record_key(ticket), owner, time_to_live).await
+    }
+
+    /// Gives the lease up, if it is this owner's.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked; the lease then ends by itself.
+    pub async fn release(&self, ticket: &Ticket, owner: &LeaseOwner) -> Result<(), Unavailable> {
+        self.store.release(&self.record_key(ticket), owner).await
+    }
+
+    /// `true` the first time this app claims the mark, `false` while that is remembered. The store sees a
+    /// hash, so that a mark may be of any length and hold anything.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked; the mark may have been claimed or not.
+    pub async fn claim_once(&self, mark: &str, time_to_live: Duration) -> Result<bool, Unavailable> {
+        let name = hashed_name("mark", &[self.app.as_bytes(), mark.as_bytes()]);
+        self.store.claim_once(&name, time_to_live).await
+    }
+
+    fn cookie_context(&self) -> Context<'_> {
+        Context { purpose: Purpose::SessionCookie, name: &self.settings.cookie_name, app: &self.app }
+    }
+
+    fn seal(&self, ticket: &Ticket, session: &Session) -> Vec<u8> {
+        let key = self.record_key(ticket);
+        ticket.data_key.seal(self.random, &self.record_context(&key), &record::encode(session))
+    }
+
+    /// A record that does not open is of no use to anyone, ever: it counts as absent, loudly, for it is
+    /// either an attack on the store or a fault of ours.
+    fn open(&self, ticket: &Ticket, record: &Record) -> Option<Session> {
+        let key = self.record_key(ticket);
+        let opened = ticket
+            .data_key
+            .open(&self.record_context(&key), &record.sealed)
+            .ok_or(record::Unreadable::Sealed)
+            .and_then(|plaintext| record::decode(&plaintext, record));
+        opened
+            .inspect_err(|reason| {
+                tracing::error!(event = "session_record_unreadable", app = self.app, %reason);
+            })
+            .ok()
+    }
+
+    fn record_context<'a>(&'a self, key: &'a RecordKey) -> Context<'a> {
+        Context { purpose: Purpose::SessionRecord, name: &key.0, app: &self.app }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::{SameSite, SessionKey};
+    use crate::secret::Secret;
+    use store::memory::MemoryStore;
+
+    const IDLE: Duration = Duration::from_secs(1800);
+    const LIFETIME: Duration = Duration::from_secs(43_200);
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// An app's sessions on a memory store.
+    struct Bench {
+        clock: Arc<ManualClock>,
+        store: Arc<MemoryStore>,
+        sessions: Sessions,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_800_000_000)));
+            let store = Arc::new(MemoryStore::new(clock.clone()));
+            let sessions = sessions("https://shop.example.com", &clock, &store);
+            Self { clock, store, sessions }
+        }
+
+        async fn begin(&self) -> Ticket {
+            self.sessions.create(tokens(self.clock.now()), identity()).await.unwrap().0
+        }
+
+        async fn load(&self, ticket: &Ticket) -> Option<Session> {
+            self.sessions.load(ticket).await.unwrap()
+        }
+    }
+
+    fn sessions(app: &str, clock: &Arc<ManualClock>, store: &Arc<MemoryStore>) -> Sessions {
+        Sessions {
+            app: app.to_owned(),
+            secure: true,
+            settings: settings(),
+            ring: Arc::new(KeyRing::new(&[SessionKey::new([1; 32])])),
+            store: store.clone(),
+            clock: clock.clone(),
+            random: Random,
+        }
+    }
+
+    fn settings() -> config::Session {
+        config::Session {
+            cookie_name: "__Host-cloakroom".to_owned(),
+            same_site: SameSite::Strict,
+            idle_timeout: IDLE,
+            lifetime: LIFETIME,
+            refresh_before_expiry: Duration::from_secs(60),
+        }
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            issuer: "https://id.example.com".to_owned(),
+            subject: "alice".to_owned(),
+            sid: Some("s1".to_owned()),
+            claims: json!({"name": "Alice \u{1f600} \"\\", "roles": ["a", 1, null]})
+                .as_object()
+                .unwrap()
+                .clone(),
+        }
+    }
+
+    fn tokens(now: Timestamp) -> Tokens {
+        Tokens {
+            access_token: Secret::new("access-\"\\\u{e9}"),
+            issued_at: now,
+            expires_at: now + Duration::from_secs(300),
+            refresh_token: Some(Secret::new("refresh")),
+            id_token: None,
+            scopes: vec!["openid".to_owned(), "api".to_owned()],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_is_loaded_as_it_was_created() {
+        let bench = Bench::new();
+        let now = bench.clock.now();
+        let (ticket, value) = bench.sessions.create(tokens(now), identity()).await.unwrap();
+        assert_eq!(bench.sessions.open_cookie(&value), Some(ticket.clone()));
+        let expected = Session {
+            identity: identity(),
+            tokens: tokens(now),
+            version: Version(1),
+            created_at: now,
+            expires_at: now + LIFETIME,
+            idle_expires_at: now + IDLE,
+        };
+        assert_eq!(bench.load(&ticket).await, Some(expected));
+    }
+
+    #[tokio::test]
+    async fn r23_every_session_has_an_id_and_a_key_of_its_own_and_an_unknown_one_is_not_adopted() {
+        let bench = Bench::new();
+        let (one, other) = (bench.begin().await, bench.begin().await);
+        assert_ne!(one.id, other.id);
+        assert_ne!(one.data_key, other.data_key);
+        assert_eq!(bench.load(&Ticket::generate(Random)).await, None);
+    }
+
+    #[tokio::test]
+    async fn new_tokens_are_written_over_the_version_they_came_from() {
+        let bench = Bench::new();
+        let ticket = bench.begin().await;
+        let first = bench.load(&ticket).await.unwrap();
+        let renewed = Tokens { access_token: Secret::new("second"), ..first.tokens.clone() };
+        let written = bench.sessions.replace_tokens(&ticket, &first, renewed.clone()).await.unwrap();
+        let second = Session { tokens: renewed.clone(), version: Version(2), ..first.clone() };
+        assert_eq!(written, TokensReplaced::Written(second.clone()));
+        assert_eq!(bench.load(&ticket).await, Some(second));
+        let late = bench.sessions.replace_tokens(&ticket, &first, renewed).await.unwrap();
+        assert_eq!(late, TokensReplaced::Conflict);
+    }
+
+    #[tokio::test]
+    async fn an_ended_session_gives_its_newest_tokens_once_and_never_comes_back() {
+        let bench = Bench::new();
+        let ticket = bench.begin().await;
+        let first = bench.load(&ticket).await.unwrap();
+        assert_eq!(bench.sessions.end_version(&ticket, Version(7)).await.unwrap(), None);
+        assert_eq!(bench.sessions.end(&ticket).await.unwrap(), Some(first.clone()));
+        assert_eq!(bench.sessions.end(&ticket).await.unwrap(), None);
+        let late = bench.sessions.replace_tokens(&ticket, &first, first.tokens.clone()).await.unwrap();
+        assert_eq!(late, TokensReplaced::Ended);
+        bench.clock.advance(IDLE / 2);
+        bench.sessions.touch(&ticket, &first).await.unwrap();
+        assert_eq!(bench.load(&ticket).await, None);
+    }
+
+    #[tokio::test]
+    async fn r25_a_session_dies_of_idleness_and_of_age() {
+        let bench = Bench::new();
+        let ticket = bench.begin().await;
+        bench.clock.advance(IDLE - SECOND);
+        assert!(bench.load(&ticket).await.is_some());
+        bench.clock.advance(SECOND);
+        assert!(bench.load(&ticket).await.is_none());
+
+        let ticket = bench.begin().await;
+        let mut alive = Duration::ZERO;
+        while let Some(session) = bench.load(&ticket).await {
+            bench.sessions.touch(&ticket, &session).await.unwrap();
+            bench.clock.advance(MINUTE);
+            alive += MINUTE;
+        }
+        assert_eq!(alive, LIFETIME);
+    }
+
+    #[tokio::test]
+    async fn a_session_is_touched_once_in_a_tenth_of_the_idle_timeout_by_whoever_saw_the_same() {
+        let bench = Bench::new();
+        let ticket = bench.begin().await;
+        let seen = bench.load(&ticket).await.unwrap();
+        bench.clock.advance(IDLE / 10 - SECOND);
+        bench.sessions.touch(&ticket, &seen).await.unwrap();
+        assert_eq!(bench.load(&ticket).await.unwrap(), seen);
+        bench.clock.advance(SECOND);
+        bench.sessions.touch(&ticket, &seen).await.unwrap();
+        let touched = bench.load(&ticket).await.unwrap();
+        assert_eq!(touched.idle_expires_at, bench.clock.now() + IDLE);
+        bench.clock.advance(SECOND);
+        bench.sessions.touch(&ticket, &seen).await.unwrap();
+        assert_eq!(bench.load(&ticket).await.unwrap(), touched);
+    }
+
+    #[test]
+    fn no_idle_deadline_is_past_the_lifetime() {
+        let now = Timestamp::from_secs(1000);
+        let session = Session::begin(identity(), tokens(now), now, &settings());
+        assert_eq!(session.idle_deadline(now + LIFETIME / 2, IDLE), now + LIFETIME / 2 + IDLE);
+        assert_eq!(session.idle_deadline(now + LIFETIME, IDLE), now + LIFETIME);
+        let capped = Session { idle_expires_at: session.expires_at, ..session };
+        assert!(!capped.needs_touch(now + LIFETIME, IDLE));
+        let short = config::Session { lifetime: SECOND, ..settings() };
+        assert_eq!(Session::begin(identity(), tokens(now), now, &short).idle_expires_at, now + SECOND);
+    }
+
+    #[tokio::test]
+    async fn a_session_without_a_refresh_token_ends_with_its_access_token() {
+        let bench = Bench::new();
+        let tokens = Tokens { refresh_token: None, ..tokens(bench.clock.now()) };
+        let (ticket, _) = bench.sessions.create(tokens, identity()).await.unwrap();
+        bench.clock.advance(Duration::from_secs(299));
+        let session = bench.load(&ticket).await.unwrap();
+        assert_eq!(session.ends_at(), session.tokens.expires_at);
+        bench.sessions.touch(&ticket, &session).await.unwrap();
+        bench.clock.advance(SECOND);
+        assert!(bench.load(&ticket).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn r22_a_record_under_anothers_key_or_of_another_app_counts_as_absent() {
+        let bench = Bench::new();
+        let (alice, bob) = (bench.begin().await, bench.begin().await);
+        let stolen = bench.store.read(&alice.id.record_key()).await.unwrap().unwrap();
+        bench.store.create(&bob.id.record_key(), &stolen).await.unwrap();
+        assert_eq!(bench.load(&bob).await, None);
+        let moved = Ticket { id: bob.id, data_key: alice.data_key.clone() };
+        assert_eq!(bench.load(&moved).await, None, "not even with its own key");
+        assert!(bench.load(&alice).await.is_some());
+        let other_app = sessions("https://other.example.com", &bench.clock, &bench.store);
+        assert_eq!(other_app.load(&alice).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn an_altered_truncated_or_renumbered_record_counts_as_absent() {
+        let bench = Bench::new();
+        let ticket = bench.begin().await;
+        let key = ticket.id.record_key();
+        let record = bench.store.read(&key).await.unwrap().unwrap();
+        let mut altered = record.sealed.clone();
+        altered[40] ^= 1;
+        let truncated = record.sealed[..record.sealed.len() - 1].to_vec();
+        for damaged in [
+            Record { sealed: altered, ..record.clone() },
+            Record { sealed: truncated, ..record.clone() },
+            Record { sealed: Vec::new(), ..record.clone() },
+            Record { sealed: b"garbage".to_vec(), ..record.clone() },
+            Record { version: Version(2), ..record.clone() },
+        ] {
+            bench.store.create(&key, &damaged).await.unwrap();
+            assert_eq!(bench.load(&ticket).await, None);
+        }
+        bench.store.create(&key, &record).await.unwrap();
+        assert!(bench.load(&ticket).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_mark_is_claimed_once_in_each_app() {
+        let bench = Bench::new();
+        let mark = "\0 any\r\nthing".repeat(10_000);
+        assert!(bench.sessions.claim_once(&mark, IDLE).await.unwrap());
+        assert!(!bench.sessions.claim_once(&mark, IDLE).await.unwrap());
+        let other_app = sessions("https://other.example.com", &bench.clock, &bench.store);
+        assert!(other_app.claim_once(&mark, IDLE).await.unwrap());
+    }
+
+    #[test]
+    fn r62_debug_of_sessions_shows_no_token() {
+        let now = Timestamp::from_secs(1000);
+        let shown = format!("{:?}", Session::begin(identity(), tokens(now), now, &settings()));
+        assert!(!shown.contains("access-") && !shown.contains("\"refresh\""), "{shown}");
+    }
+}

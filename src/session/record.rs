@@ -1,0 +1,180 @@
+//! The plaintext of a session's record: versioned JSON. A field that this version does not know is
+//! ignored, and one that an older version did not write is optional, so that two versions of the gateway
+//! can share a store during an upgrade.
+
+use std::borrow::Cow;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::Session;
+use super::store::{Record, Version};
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+use crate::tokens::{Identity, Tokens};
+
+/// Counts changes that older gateways cannot read; a new field is none.
+const FORMAT: u32 = 1;
+
+/// Why a record cannot be read. No source: the JSON parser's errors quote what they stumble over.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("the box does not open: it was altered, or it is another session's")]
+    Sealed,
+    #[error("the plaintext is no session")]
+    Malformed,
+    #[error("the format {0} is unknown")]
+    Format(u32),
+    #[error("the store's version is not the sealed one")]
+    Version,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Plaintext<'a> {
+    format: u32,
+    version: u64,
+    created_at: u64,
+    expires_at: u64,
+    access_token: Cow<'a, str>,
+    access_token_issued_at: u64,
+    access_token_expires_at: u64,
+    refresh_token: Option<Cow<'a, str>>,
+    id_token: Option<Cow<'a, str>>,
+    #[serde(default)]
+    scopes: Cow<'a, [String]>,
+    iss: Cow<'a, str>,
+    sub: Cow<'a, str>,
+    sid: Option<Cow<'a, str>>,
+    #[serde(default)]
+    claims: Cow<'a, Map<String, Value>>,
+}
+
+/// The plaintext of a session, without its idle deadline: that one is the store's.
+pub(super) fn encode(session: &Session) -> Zeroizing<Vec<u8>> {
+    let Session { identity, tokens, version, created_at, expires_at, idle_expires_at: _ } = session;
+    let plaintext = Plaintext {
+        format: FORMAT,
+        version: version.0,
+        created_at: created_at.as_millis(),
+        expires_at: expires_at.as_millis(),
+        access_token: tokens.access_token.expose().into(),
+        access_token_issued_at: tokens.issued_at.as_millis(),
+        access_token_expires_at: tokens.expires_at.as_millis(),
+        refresh_token: tokens.refresh_token.as_ref().map(|token| token.expose().into()),
+        id_token: tokens.id_token.as_ref().map(|token| token.expose().into()),
+        scopes: tokens.scopes.as_slice().into(),
+        iss: identity.issuer.as_str().into(),
+        sub: identity.subject.as_str().into(),
+        sid: identity.sid.as_deref().map(Cow::from),
+        claims: Cow::Borrowed(&identity.claims),
+    };
+    // Measured first: a buffer that grows leaves copies of the tokens behind that nobody wipes.
+    let mut length = Length(0);
+    write(&mut length, &plaintext);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
+    write(&mut *bytes, &plaintext);
+    bytes
+}
+
+/// The session in a plaintext. The version is sealed too, so that a store cannot pass an old record for
+/// a new one by its number.
+pub(super) fn decode(plaintext: &[u8], record: &Record) -> Result<Session, Unreadable> {
+    let plaintext: Plaintext<'static> =
+        serde_json::from_slice(plaintext).map_err(|_| Unreadable::Malformed)?;
+    if plaintext.format != FORMAT {
+        return Err(Unreadable::Format(plaintext.format));
+    }
+    if Version(plaintext.version) != record.version {
+        return Err(Unreadable::Version);
+    }
+    Ok(Session {
+        identity: Identity {
+            issuer: plaintext.iss.into_owned(),
+            subject: plaintext.sub.into_owned(),
+            sid: plaintext.sid.map(Cow::into_owned),
+            claims: plaintext.claims.into_owned(),
+        },
+        tokens: Tokens {
+            access_token: Secret::new(plaintext.access_token),
+            issued_at: Timestamp::from_millis(plaintext.access_token_issued_at),
+            expires_at: Timestamp::from_millis(plaintext.access_token_expires_at),
+            refresh_token: plaintext.refresh_token.map(Secret::new),
+            id_token: plaintext.id_token.map(Secret::new),
+            scopes: plaintext.scopes.into_owned(),
+        },
+        version: record.version,
+        created_at: Timestamp::from_millis(plaintext.created_at),
+        expires_at: Timestamp::from_millis(plaintext.expires_at),
+        idle_expires_at: record.expires_at,
+    })
+}
+
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[expect(clippy::expect_used, reason = "memory takes all, and all of these fields have a form in JSON")]
+fn write(to: impl io::Write, plaintext: &Plaintext<'_>) {
+    serde_json::to_writer(to, plaintext).expect("a session can be written as JSON");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record { sealed: Vec::new(), version: Version(3), expires_at: Timestamp::from_millis(900) }
+    }
+
+    fn plaintext(changes: &Value) -> Vec<u8> {
+        let mut plaintext = json!({
+            "format": 1, "version": 3, "created_at": 1, "expires_at": 1000,
+            "access_token": "a", "access_token_issued_at": 1, "access_token_expires_at": 500,
+            "iss": "https://id.example.com", "sub": "alice",
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            plaintext[name] = value.clone();
+        }
+        serde_json::to_vec(&plaintext).unwrap()
+    }
+
+    #[test]
+    fn a_field_more_or_an_optional_one_less_is_tolerated() {
+        let session = decode(&plaintext(&json!({"a_later_field": {"x": [1]}})), &record()).unwrap();
+        assert_eq!((session.version, session.idle_expires_at), (Version(3), Timestamp::from_millis(900)));
+        assert!(session.tokens.refresh_token.is_none() && session.identity.claims.is_empty());
+        assert_eq!(decode(&encode(&session), &record()), Ok(session));
+    }
+
+    #[test]
+    fn an_unknown_format_another_version_and_garbage_are_unreadable() {
+        let read = |plaintext: &[u8]| decode(plaintext, &record()).unwrap_err();
+        assert_eq!(read(&plaintext(&json!({"format": 2}))), Unreadable::Format(2));
+        assert_eq!(read(&plaintext(&json!({"version": 2}))), Unreadable::Version);
+        assert_eq!(read(&plaintext(&json!({"access_token": null}))), Unreadable::Malformed);
+        for garbage in [&b""[..], b"null", b"[]", b"{", b"\xff", &plaintext(&json!({}))[1..]] {
+            assert_eq!(read(garbage), Unreadable::Malformed);
+        }
+    }
+
+    #[test]
+    fn the_buffer_of_tokens_never_grows() {
+        let session =
+            decode(&plaintext(&json!({"access_token": "\"\u{0}".repeat(10_000)})), &record()).unwrap();
+        let encoded = encode(&session);
+        assert_eq!(encoded.capacity(), encoded.len());
+    }
+}

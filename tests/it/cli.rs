@@ -1,0 +1,360 @@
+//! The program: its commands, its exit codes, and what its log never holds (R62).
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::Method;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::support::browser::Browser;
+use crate::support::gateway::{SESSION_KEY, Setup};
+use crate::support::issuer::{CLIENT_SECRET, Issuer};
+use crate::support::upstream::{Upstream, full};
+use crate::support::wire::{PATIENCE, ask, head};
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
+    command
+        .args(arguments)
+        .env("SESSION_KEY", SESSION_KEY)
+        .env("CLIENT_SECRET", CLIENT_SECRET)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+async fn run(arguments: &[&str]) -> Output {
+    timeout(PATIENCE, program(arguments).output()).await.expect("it ends").unwrap()
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A file with this text, in a folder that goes with it.
+fn file(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cloakroom.yaml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+/// The running program, and every line it has logged.
+struct Running {
+    child: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    lines: Arc<Mutex<Vec<String>>>,
+    ended: oneshot::Receiver<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    async fn start(yaml: &str) -> Self {
+        let (folder, path) = file(yaml);
+        let mut child =
+            program(&["serve", "-c", &path]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut reader = BufReader::new(child.stderr.take().unwrap()).lines();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (address, admin) = loop {
+            let line = timeout(PATIENCE, reader.next_line())
+                .await
+                .unwrap()
+                .unwrap()
+                .expect("it says where it listens");
+            lines.lock().unwrap().push(line.clone());
+            let addresses: Vec<SocketAddr> = line
+                .split(|letter: char| !(letter.is_ascii_digit() || matches!(letter, '.' | ':')))
+                .filter_map(|word| word.trim_matches(':').parse().ok())
+                .collect();
+            if let ([address, admin], true) = (addresses.as_slice(), line.contains("server.listening")) {
+                break (*address, *admin);
+            }
+        };
+        let (done, ended) = oneshot::channel();
+        let noted = Arc::clone(&lines);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = reader.next_line().await {
+                noted.lock().unwrap().push(line);
+            }
+            let _ = done.send(());
+        });
+        Self { child, address, admin, lines, ended, _folder: folder }
+    }
+
+    /// Stops it, and gives back all it said.
+    async fn stop(mut self) -> (Option<i32>, Vec<String>) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("it exits").unwrap();
+        self.ended.await.unwrap();
+        let mut lines = std::mem::take(&mut *self.lines.lock().unwrap());
+        let mut output = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut self.child.stdout.take().unwrap(), &mut output)
+            .await
+            .unwrap();
+        lines.extend(output.lines().map(str::to_owned));
+        (status.code(), lines)
+    }
+}
+
+#[tokio::test]
+async fn help_explains_the_program_and_its_exit_codes() {
+    let (code, output, _) = said(&run(&["--help"]).await);
+    assert_eq!(code, Some(0));
+    for word in ["serve", "check", "schema", "keygen", "78"] {
+        assert!(output.contains(word), "{word}: {output}");
+    }
+    for command in ["serve", "check"] {
+        let (code, output, _) = said(&run(&[command, "--help"]).await);
+        assert_eq!(code, Some(0));
+        assert!(output.contains("-c") && output.contains("config/cloakroom.yaml"), "{output}");
+    }
+    let (code, output, _) = said(&run(&["--version"]).await);
+    assert_eq!((code, output.trim()), (Some(0), concat!("cloakroom ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[tokio::test]
+async fn what_is_no_command_is_1_and_says_what_is() {
+    for arguments in [&[][..], &["sreve"], &["serve", "--port", "80"], &["check", "-c"], &["keygen", "now"]] {
+        let (code, output, faults) = said(&run(arguments).await);
+        assert_eq!((code, output.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(faults.contains("--help"), "{faults}");
+    }
+}
+
+#[tokio::test]
+async fn keygen_prints_32_fresh_bytes_each_time() {
+    let mut keys = HashSet::new();
+    for _ in 0..5 {
+        let (code, output, faults) = said(&run(&["keygen"]).await);
+        assert_eq!((code, faults.as_str(), output.lines().count()), (Some(0), "", 1));
+        assert_eq!(STANDARD.decode(output.trim()).unwrap().len(), 32);
+        keys.insert(output);
+    }
+    assert_eq!(keys.len(), 5);
+}
+
+#[tokio::test]
+async fn schema_is_a_json_schema_of_the_file() {
+    let (code, output, _) = said(&run(&["schema"]).await);
+    assert_eq!(code, Some(0));
+    let schema: Value = serde_json::from_str(&output).unwrap();
+    assert!(jsonschema::meta::is_valid(&schema));
+    for key in ["server", "admin", "sessions", "apps", "telemetry"] {
+        assert!(schema["properties"][key].is_object(), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn check_of_a_good_file_is_0_and_its_warnings_go_to_standard_error() {
+    let setup = Setup::new("https://id.test").route("path: /, upstream: \"http://127.0.0.1:9\", auth: none");
+    let (_folder, path) = file(&setup.yaml());
+    let (code, output, faults) = said(&run(&["check", "-c", &path]).await);
+    assert_eq!((code, faults.as_str()), (Some(0), ""), "{output}");
+    assert!(output.contains(&path), "{output}");
+
+    let setup = setup.route("path: /far, upstream: \"http://orders.test:9000\"");
+    let (_folder, path) = file(&setup.yaml());
+    let (code, output, faults) = said(&run(&["check", "-c", &path]).await);
+    assert_eq!(code, Some(0), "{faults}");
+    assert!(faults.contains("warning") && faults.contains("http://orders.test:9000"), "{faults}");
+    assert!(!output.contains("warning"), "{output}");
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_78_and_every_fault_is_listed_with_its_place() {
+    let yaml = Setup::new("http://id.test").route("path: /, upstream: \"ftp://x\", auth: sometimes").yaml()
+        + "telemetri: {}\n";
+    let (_folder, path) = file(&yaml);
+    for command in ["check", "serve"] {
+        let (code, output, faults) = said(&run(&[command, "-c", &path]).await);
+        assert_eq!((code, output.as_str()), (Some(78), ""), "{faults}");
+        for text in ["http://id.test", "ftp://x", "sometimes", "telemetri"] {
+            assert!(faults.contains(text), "{text}: {faults}");
+        }
+        assert!(faults.matches(&format!("{path}:")).count() >= 4, "{faults}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_78_by_name() {
+    for command in ["check", "serve"] {
+        let (code, output, faults) = said(&run(&[command, "-c", "/nowhere/cloakroom.yaml"]).await);
+        assert_eq!((code, output.as_str()), (Some(78), ""));
+        assert!(faults.contains("/nowhere/cloakroom.yaml"), "{faults}");
+        let folder = tempfile::tempdir().unwrap();
+        let output = program(&[command]).current_dir(folder.path()).output().await.unwrap();
+        let (code, _, faults) = said(&output);
+        assert_eq!(code, Some(78));
+        assert!(faults.contains("config/cloakroom.yaml"), "the default's name: {faults}");
+    }
+}
+
+#[tokio::test]
+async fn r62_no_secret_is_ever_printed_whatever_is_wrong() {
+    let secret = "c3VwZXItc2VjcmV0LWtleS10aGF0LWlzLXRvby1sb25nLXRvLWJlLW9uZQ==";
+    let yaml = Setup::new("https://id.test").route("path: /, upstream: \"ftp://x\"").yaml();
+    for yaml in [
+        yaml.clone(),
+        yaml.replace("{env: SESSION_KEY}", secret),
+        yaml.replace("{env: CLIENT_SECRET}", "inline-secret"),
+    ] {
+        let (_folder, path) = file(&yaml);
+        let output = program(&["check", "-c", &path])
+            .env("SESSION_KEY", secret)
+            .env("CLIENT_SECRET", "another-secret")
+            .output()
+            .await
+            .unwrap();
+        let (code, output, faults) = said(&output);
+        assert_eq!(code, Some(78), "{faults}");
+        for kept in [secret, "another-secret", "inline-secret"] {
+            assert!(!output.contains(kept) && !faults.contains(kept), "{faults}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let setup = Setup::new("https://id.test").route("path: /, upstream: \"http://127.0.0.1:9\", auth: none");
+    for (ours, what) in [("listen: 127.0.0.1:0", "server"), ("listen: \"127.0.0.1:0\"", "admin")] {
+        let (_folder, path) = file(&setup.yaml().replacen(ours, &format!("listen: \"{address}\""), 1));
+        let (code, _, faults) = said(&run(&["serve", "-c", &path]).await);
+        assert_eq!(code, Some(1), "{what}: {faults}");
+        assert!(faults.contains(&address), "{faults}");
+    }
+}
+
+#[tokio::test]
+async fn log_lines_are_json_unless_text_is_wanted() {
+    let yaml = Setup::new("http://127.0.0.1:9")
+        .route("path: /, upstream: \"http://127.0.0.1:9\", auth: none")
+        .yaml();
+    for (telemetry, is_json) in [
+        ("", true),
+        ("telemetry: {log: {format: json, level: debug}}\n", true),
+        ("telemetry: {log: {format: text}}\n", false),
+    ] {
+        let running = Running::start(&format!("{yaml}{telemetry}")).await;
+        assert_eq!(ask(running.address, head("GET //", "")).await.status, 400);
+        assert_eq!(ask(running.admin, head("GET /livez", "")).await.status, 200);
+        let (code, lines) = running.stop().await;
+        assert_eq!(code, Some(0));
+        for event in ["server.listening", "request.refused", "server.draining"] {
+            assert!(lines.iter().any(|line| line.contains(event)), "{event}: {lines:?}");
+        }
+        for line in lines {
+            assert_eq!(
+                serde_json::from_str::<Value>(&line).is_ok_and(|line| line["level"].is_string()),
+                is_json,
+                "{line}"
+            );
+        }
+    }
+}
+
+/// All that must never be logged: canaries of a whole run, and any part of one that is long enough to know.
+fn leaked<'a>(lines: &'a [String], canaries: &[String]) -> Option<(&'a String, String)> {
+    for line in lines {
+        for canary in canaries {
+            let parts = canary.as_bytes().chunks(16).filter(|part| part.len() == 16);
+            for part in parts {
+                let part = String::from_utf8_lossy(part);
+                if line.contains(&*part) {
+                    return Some((line, canary.clone()));
+                }
+            }
+        }
+    }
+    None
+}
+
+#[tokio::test]
+async fn r62_at_trace_level_no_token_cookie_or_code_of_a_whole_run_is_logged() {
+    let (issuer, upstream) =
+        (Issuer::start().await, Upstream::answering(|arrived| full(arrived.body.clone())).await);
+    let yaml = Setup::new(&issuer.url())
+        .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
+        .route("path: /dead, upstream: \"http://127.0.0.1:9\"")
+        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
+        .yaml();
+    let running = Running::start(&(yaml + "telemetry: {log: {level: trace}}\n")).await;
+    let mut browser = Browser::new(running.address);
+    // A token that is dead at once is refreshed on the next request.
+    issuer.behave(|behaviour| behaviour.expires_in = Some(Value::from(1)));
+    browser.log_in("/").await;
+    let cookie = browser.session_cookie().unwrap();
+    let secret = "canary-in-a-body-and-a-query-1234567890";
+    let fields = [("x-csrf", "1"), ("authorization", "Bearer canary-in-authorization-1234567890")];
+    while issuer.token_requests("refresh_token") == 0 {
+        let answer = browser
+            .script(
+                Method::POST,
+                &format!("/api/x?key={secret}"),
+                &fields,
+                "canary-in-a-body-and-a-query-1234567890",
+            )
+            .await;
+        assert_eq!(answer.status, 200);
+    }
+    browser.fetch("/dead").await;
+    browser.fetch("/bff/session").await;
+    browser.fetch(&format!("/bff/callback?code={secret}&state={secret}")).await;
+    let mut thief = Browser::new(running.address);
+    thief.plant("__Host-cloakroom", &format!("{}x", &cookie[..cookie.len() - 1]));
+    thief.fetch("/api/x").await;
+    let refresh_tokens = issuer.living_refresh_tokens();
+    browser.script(Method::POST, "/bff/logout", &[("x-csrf", "1"), ("accept", "application/json")], "").await;
+
+    let mut canaries = vec![
+        cookie,
+        SESSION_KEY.to_owned(),
+        CLIENT_SECRET.to_owned(),
+        secret.to_owned(),
+        "canary-in-authorization-1234567890".to_owned(),
+    ];
+    canaries.extend(upstream.tokens());
+    canaries.extend(refresh_tokens);
+    canaries.extend(issuer.refresh_tokens_seen());
+    let seen = issuer.received();
+    for request in &seen {
+        let named = ["code", "code_verifier", "state", "nonce", "refresh_token", "token", "id_token_hint"];
+        canaries.extend(
+            request
+                .form
+                .iter()
+                .chain(&request.query)
+                .filter(|(name, _)| named.contains(&name.as_str()))
+                .map(|(_, value)| value.clone()),
+        );
+        if let Some(value) = request.headers.get("authorization") {
+            canaries.push(value.to_str().unwrap().trim_start_matches("Basic ").to_owned());
+        }
+    }
+    for url in &browser.visited {
+        let named = ["code", "state", "nonce", "code_challenge"];
+        canaries.extend(
+            url.query_pairs()
+                .filter(|(name, _)| named.contains(&&**name))
+                .map(|(_, value)| value.into_owned()),
+        );
+    }
+    assert!(canaries.len() > 12, "{}", canaries.len());
+    let (code, lines) = running.stop().await;
+    assert_eq!(code, Some(0));
+    assert!(lines.len() > 5, "{lines:?}");
+    assert_eq!(leaked(&lines, &canaries), None);
+}

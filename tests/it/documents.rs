@@ -1,0 +1,92 @@
+//! What the documents tell readers to write is read by the code as they say.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use cloakroom::config;
+use tempfile::TempDir;
+
+use crate::support::gateway::SESSION_KEY;
+
+#[test]
+fn the_readme_s_configuration_is_good() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let (_, rest) = readme.split_once("Write `cloakroom.yaml`:\n\n```yaml\n").unwrap();
+    let (yaml, _) = rest.split_once("```").unwrap();
+    assert!(yaml.lines().count() <= 15, "fifteen lines are promised");
+
+    let machine = Machine::new();
+    let loaded = config::load(&machine.holds(yaml), &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let app = &loaded.config.apps[0];
+    let redirect = format!("redirect URI `{}{}/callback`", app.origin.as_str(), app.base_path);
+    assert!(readme.contains(&redirect), "the client is registered with {redirect}");
+    let returns =
+        format!("post-logout redirect URI `{}{}/logout/callback`", app.origin.as_str(), app.base_path);
+    assert!(readme.contains(&returns), "the client is registered with {returns}");
+}
+
+#[test]
+fn each_file_in_config_is_good() {
+    let folder = TempDir::new().unwrap();
+    let environment = |name: &str| match name {
+        "CLOAKROOM_SESSION_KEY" => Some(SESSION_KEY.to_owned()),
+        "SPA_FOLDER" => Some(folder.path().to_str().unwrap().to_owned()),
+        _ => Some("s3cret".to_owned()),
+    };
+    let files = fs::read_dir("config").unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|file| file.extension().is_some_and(|kind| kind == "yaml")).collect();
+    assert!(files.len() >= 2, "{files:?}");
+    for file in files {
+        config::load(&file, &environment).unwrap_or_else(|faults| panic!("{faults}"));
+    }
+}
+
+#[test]
+fn each_dependency_has_its_reason() {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
+    let (dependencies, _) = dependencies.split_once("[profile").unwrap();
+    let named: BTreeSet<&str> =
+        dependencies.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+
+    let document = fs::read_to_string("docs/dependencies.md").unwrap();
+    let (_, rest) = document.split_once("|---|---|\n").unwrap();
+    let (table, others) = rest.split_once("\n\n").unwrap();
+    let reasons = table.lines().map(|row| row.split('|').nth(1).unwrap()).chain([others]);
+    let explained: BTreeSet<&str> = reasons.flat_map(|text| text.split('`').skip(1).step_by(2)).collect();
+    assert_eq!(named.difference(&explained).collect::<Vec<_>>(), [&""; 0], "there without a reason");
+    let folders = BTreeSet::from(["config"]);
+    let gone = explained.difference(&named).filter(|name| !folders.contains(*name));
+    assert_eq!(gone.collect::<Vec<_>>(), [&""; 0], "a reason for what is not there");
+}
+
+/// A machine as the README's reader has set it up, in a folder.
+struct Machine(TempDir);
+
+impl Machine {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        fs::create_dir_all(folder.path().join("etc/cloakroom")).unwrap();
+        fs::create_dir_all(folder.path().join("srv/shop/dist")).unwrap();
+        fs::write(folder.path().join("srv/shop/dist/index.html"), "<!doctype html>").unwrap();
+        for (name, secret) in [("session-key", SESSION_KEY), ("client-secret", "s3cret")] {
+            let file = folder.path().join("etc/cloakroom").join(name);
+            fs::write(&file, secret).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        Self(folder)
+    }
+
+    /// A file with this content, its absolute paths moved to here.
+    fn holds(&self, yaml: &str) -> PathBuf {
+        let root = self.0.path().to_str().unwrap();
+        let yaml =
+            yaml.replace(" /etc/", &format!(" {root}/etc/")).replace(" /srv/", &format!(" {root}/srv/"));
+        let file = self.0.path().join("cloakroom.yaml");
+        fs::write(&file, yaml).unwrap();
+        file
+    }
+}

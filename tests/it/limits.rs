@@ -1,0 +1,231 @@
+//! What a client may use up, from its first byte on (R65). Times are small, and nothing is said of how
+//! long anything took: it ends, or it stays.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::upstream::{Upstream, full};
+use crate::support::wire::{Wire, ask, head};
+
+const NO_ISSUER: &str = "http://127.0.0.1:9";
+
+async fn limited(upstream: &Upstream, limits: &str) -> Gateway {
+    let mut setup =
+        Setup::new(NO_ISSUER).route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()));
+    limits.clone_into(&mut setup.limits);
+    setup.start().await
+}
+
+/// Sends a byte ten times a second until the connection ends; fails where it does not.
+async fn drip(wire: &mut Wire, byte: &str) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..200 {
+        ticks.tick().await;
+        if !wire.try_send(byte).await {
+            return;
+        }
+    }
+    panic!("it took every byte");
+}
+
+#[tokio::test]
+async fn r65_a_silent_connection_is_closed() {
+    let upstream = Upstream::start().await;
+    let gateway = limited(&upstream, "header_timeout: 200ms").await;
+    assert!(Wire::connect(gateway.address).await.rest().await.is_empty());
+    let mut half = Wire::connect(gateway.address).await;
+    half.send("GET / HTTP/1.1\r\nHost: sh").await;
+    half.rest().await;
+    assert!(upstream.arrived().is_empty());
+}
+
+#[tokio::test]
+async fn r65_a_head_that_drips_in_is_cut_off_first_and_later() {
+    let upstream = Upstream::start().await;
+    let gateway = limited(&upstream, "header_timeout: 500ms").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send("GET / HTTP/1.1\r\nX: ").await;
+    drip(&mut wire, "a").await;
+
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(head("GET /", "")).await;
+    assert_eq!(wire.reply().await.status, 200);
+    wire.send("GET / HTTP/1.1\r\nX: ").await;
+    drip(&mut wire, "a").await;
+    assert_eq!(upstream.arrived().len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_may_be_quiet_between_requests_for_longer_than_a_head_may_take() {
+    let upstream = Upstream::start().await;
+    let gateway = limited(&upstream, "header_timeout: 100ms").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    for _ in 0..2 {
+        wire.send(head("GET /", "")).await;
+        assert_eq!(wire.reply().await.status, 200);
+        // This one is silent, and is cut off; the other is still there.
+        Wire::connect(gateway.address).await.rest().await;
+    }
+}
+
+#[tokio::test]
+async fn r65_between_requests_the_idle_time_holds() {
+    let upstream = Upstream::start().await;
+    let gateway = limited(&upstream, "idle_timeout: 200ms").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(head("GET /", "")).await;
+    assert_eq!(wire.reply().await.status, 200);
+    assert!(wire.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn r65_a_body_that_stands_still_is_cut_off() {
+    let upstream = Upstream::start().await;
+    let gateway = limited(&upstream, "idle_timeout: 200ms").await;
+    for framing in ["Content-Length: 100\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let mut wire = Wire::connect(gateway.address).await;
+        wire.send(head("POST /", framing) + "3\r\nabc").await;
+        wire.rest().await;
+    }
+}
+
+#[tokio::test]
+async fn a_slow_body_that_moves_is_let_through() {
+    let upstream = Upstream::answering(|arrived| full(arrived.body.clone())).await;
+    let gateway = limited(&upstream, "idle_timeout: 600ms\nheader_timeout: 300ms").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(head("POST /", "Content-Length: 12\r\n")).await;
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..12 {
+        ticks.tick().await;
+        wire.send("x").await;
+    }
+    assert_eq!(wire.reply().await.text(), "xxxxxxxxxxxx");
+}
+
+#[tokio::test]
+async fn r65_a_reader_that_stands_still_is_cut_off() {
+    const LARGE: usize = 50 * 1024 * 1024;
+    let upstream = Upstream::answering(|_| full(vec![b'x'; LARGE])).await;
+    let gateway = limited(&upstream, "idle_timeout: 300ms").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(head("GET /", "")).await;
+    let reply = wire.reply_head().await;
+    assert_eq!(reply.field("content-length"), Some(LARGE.to_string().as_str()));
+    // Another connection's idle time passes twice, and this one has not read a byte.
+    for _ in 0..2 {
+        let mut other = Wire::connect(gateway.address).await;
+        other.send(head("HEAD /", "")).await;
+        other.reply_head().await;
+        other.rest().await;
+    }
+    assert!(wire.exactly(LARGE).await.is_none(), "the body was cut");
+}
+
+#[tokio::test]
+async fn r65_one_connection_too_many_is_told_so_and_places_become_free_again() {
+    let upstream = Upstream::start().await;
+    let gateway = limited(&upstream, "connections: 2").await;
+    let mut first = Wire::connect(gateway.address).await;
+    first.send(head("GET /", "")).await;
+    first.reply().await;
+    let second = Wire::connect(gateway.address).await;
+    for request in
+        [String::new(), head("GET /", ""), head("POST /", "Content-Length: 60000\r\n") + &"x".repeat(60_000)]
+    {
+        let mut third = Wire::connect(gateway.address).await;
+        third.try_send(&request).await;
+        let reply = third.reply().await;
+        assert_eq!((reply.status, reply.problem()), (503, "overloaded".to_owned()));
+        assert!(reply.field("retry-after").is_some() && reply.whole, "{reply:?}");
+        assert!(third.rest().await.is_empty());
+    }
+    first.send(head("GET /", "")).await;
+    assert_eq!(first.reply().await.status, 200, "those who have a place keep it");
+    drop(second);
+    while ask(gateway.address, head("GET /", "")).await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn r65_a_head_larger_than_the_limit_is_431() {
+    let upstream = Upstream::start().await;
+    for (limits, size, status) in [
+        ("header_bytes: 8KiB", 7 * 1024, 200),
+        ("header_bytes: 8KiB", 9 * 1024, 431),
+        ("header_bytes: 8KiB", 300 * 1024, 431),
+        ("", 60 * 1024, 200),
+        ("", 66 * 1024, 431),
+        ("header_bytes: 256KiB", 200 * 1024, 200),
+    ] {
+        let gateway = limited(&upstream, limits).await;
+        let before = upstream.arrived().len();
+        let mut wire = Wire::connect(gateway.address).await;
+        wire.try_send(head("GET /", &format!("X: {}\r\n", "x".repeat(size)))).await;
+        assert_eq!(wire.reply().await.status, status, "{limits} {size}");
+        assert_eq!(upstream.arrived().len() - before, usize::from(status == 200));
+    }
+    let gateway = limited(&upstream, "").await;
+    let many: String = (0..1000).map(|at| format!("X-{at}: 1\r\n")).collect();
+    assert_eq!(ask(gateway.address, head("GET /", &many)).await.status, 431);
+    let long = format!("GET /{} HTTP/1.1\r\nHost: shop.test\r\n\r\n", "x".repeat(70 * 1024));
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.try_send(long).await;
+    assert!(matches!(wire.reply().await.status, 414 | 431));
+}
+
+#[tokio::test]
+async fn r65_a_body_larger_than_the_limit_is_413() {
+    let upstream = Upstream::answering(|arrived| full(arrived.body.len().to_string())).await;
+    let gateway = limited(&upstream, "body_bytes: 1000").await;
+    let chunks = |size: usize| format!("{size:x}\r\n{}\r\n", "x".repeat(size));
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (request, status) in [
+        (head("POST /", "Content-Length: 1000\r\n") + &"x".repeat(1000), 200),
+        (head("POST /", "Content-Length: 1001\r\n") + &"x".repeat(1001), 413),
+        (head("POST /", "Content-Length: 1001\r\nExpect: 100-continue\r\n"), 413),
+        (head("POST /", "Content-Length: 99999999999\r\n"), 413),
+        (head("POST /", chunked) + &chunks(600) + &chunks(400) + "0\r\n\r\n", 200),
+        (head("POST /", chunked) + &chunks(600) + &chunks(401) + "0\r\n\r\n", 413),
+        (head("POST /", chunked) + &chunks(600) + &chunks(401), 413),
+    ] {
+        let before = upstream.arrived().len();
+        let reply = ask(gateway.address, &request).await;
+        assert_eq!(reply.status, status, "{} {}", &request[..80], reply.text());
+        if status == 413 {
+            assert_eq!(reply.problem(), "too-large");
+            for arrived in &upstream.arrived()[before..] {
+                assert!(arrived.body.len() <= 1000);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn r65_a_client_that_is_still_sending_hears_that_its_body_is_too_large() {
+    let upstream = Upstream::start().await;
+    let gateway = limited(&upstream, "body_bytes: 1KiB").await;
+    const SIZE: usize = 20 * 1024 * 1024;
+    for framing in [format!("Content-Length: {SIZE}\r\n"), "Transfer-Encoding: chunked\r\n".to_owned()] {
+        let wire = Wire::connect(gateway.address).await;
+        let mut whole = head("POST /", &framing);
+        if framing.starts_with('T') {
+            whole += &format!("{SIZE:x}\r\n");
+        }
+        // As a browser does, which reads nothing before all is sent.
+        let (read, mut write) = wire.stream.into_split();
+        let sent = tokio::time::timeout(crate::support::wire::PATIENCE, async {
+            write.write_all(whole.as_bytes()).await?;
+            write.write_all(&vec![b'x'; SIZE]).await
+        });
+        let sent = sent.await.unwrap();
+        let mut answer = Vec::new();
+        let mut read = read;
+        let _ = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(sent.is_ok() && answer.starts_with("HTTP/1.1 413"), "{sent:?} {answer}");
+    }
+}

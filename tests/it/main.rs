@@ -1,0 +1,35 @@
+//! Everything that needs a server, in one binary: a file for each capability.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by them")]
+
+mod admin;
+mod apps;
+mod architecture;
+mod callback;
+mod chromium;
+mod cli;
+mod config;
+mod cookies;
+mod csrf;
+mod demo;
+mod documents;
+mod files;
+mod forwarding;
+mod framing;
+mod headers;
+mod limits;
+mod login;
+mod logout;
+mod main_path;
+mod oidc;
+mod paths;
+mod real_issuer;
+mod redemption;
+mod refresh;
+mod secrets;
+mod session_endpoint;
+mod shutdown;
+mod store;
+mod streams;
+mod support;
+mod websocket;

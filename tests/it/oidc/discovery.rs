@@ -1,0 +1,222 @@
+//! Metadata and keys: whom the client believes, how often it asks, and what an outage leaves it.
+
+use std::time::Duration;
+
+use cloakroom::oidc::{
+    Availability, BuildError, CallFault, DocumentFault, IdTokenFault, IssuerUnavailable,
+    KEY_RENEWAL_INTERVAL, RedeemError,
+};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::issuer::{Endpoint, Fault};
+
+use super::{Parties, client, registration};
+
+/// Longer than metadata and keys are used unasked.
+const OLD: Duration = Duration::from_secs(60 * 60);
+/// Longer than a failure is remembered.
+const SOON: Duration = Duration::from_secs(1);
+
+impl Parties {
+    fn asked(&self, endpoint: Endpoint) -> usize {
+        self.issuer.received_at(endpoint).len()
+    }
+
+    async fn refusal(&self) -> IssuerUnavailable {
+        self.client.discover().await.expect_err("discovery fails")
+    }
+}
+
+#[tokio::test]
+async fn discovery_waits_until_needed_and_a_crowd_asks_once() {
+    let parties = Parties::start().await;
+    assert_eq!(parties.asked(Endpoint::Discovery), 0);
+    assert_eq!(parties.client.availability(), Availability::Unknown);
+
+    let crowd = join_all((0..50).map(|_| parties.client.discover())).await;
+    assert!(crowd.iter().all(Result::is_ok));
+    assert_eq!(parties.asked(Endpoint::Discovery), 1);
+    assert_eq!(parties.client.availability(), Availability::Available);
+}
+
+#[tokio::test]
+async fn a_failure_is_shared_by_a_crowd_and_forgotten_after_a_second() {
+    let parties = Parties::start().await;
+    parties.issuer.fail(Endpoint::Discovery, Fault::status(503));
+    let crowd = join_all((0..50).map(|_| parties.client.discover())).await;
+    assert!(crowd.iter().all(Result::is_err));
+    assert_eq!(parties.asked(Endpoint::Discovery), 1);
+    assert_eq!(parties.client.availability(), Availability::Unavailable);
+
+    parties.issuer.heal(Endpoint::Discovery);
+    assert!(parties.client.discover().await.is_err(), "within the second");
+    parties.clock.advance(SOON);
+    assert!(parties.client.discover().await.is_ok());
+    assert_eq!(parties.client.availability(), Availability::Available);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_down_at_the_start_is_used_once_it_is_up() {
+    let mut parties = Parties::start().await;
+    parties.issuer.stop().await;
+    assert!(matches!(parties.refusal().await.fault(), CallFault::NotSent(_)));
+    parties.issuer.restart().await;
+    parties.clock.advance(SOON);
+    assert!(parties.log_in().await.is_ok());
+}
+
+#[tokio::test]
+async fn an_outage_keeps_the_last_metadata() {
+    let parties = Parties::start().await;
+    parties.log_in().await.unwrap();
+    parties.issuer.fail(Endpoint::Discovery, Fault::html(502));
+    parties.issuer.fail(Endpoint::Jwks, Fault::html(502));
+    parties.clock.advance(OLD);
+    assert!(parties.log_in().await.is_ok());
+    assert_eq!(parties.asked(Endpoint::Discovery), 2);
+    assert!(parties.log_in().await.is_ok());
+    assert_eq!(parties.asked(Endpoint::Discovery), 2, "a failing issuer is not asked at each login");
+    assert_eq!(parties.client.availability(), Availability::Unavailable);
+}
+
+#[tokio::test]
+async fn metadata_are_fetched_anew_after_an_hour() {
+    let parties = Parties::start().await;
+    parties.client.discover().await.unwrap();
+    parties.issuer.behave(|behaviour| {
+        behaviour.metadata.insert("end_session_endpoint".to_owned(), json!(null));
+    });
+    assert!(parties.client.end_session_url(None, "s").await.unwrap().is_some());
+    parties.clock.advance(OLD);
+    assert!(parties.client.end_session_url(None, "s").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn r9_metadata_that_cannot_be_trusted_are_refused() {
+    for (member, value, fault) in [
+        ("issuer", json!("https://evil.test"), DocumentFault::Issuer),
+        ("issuer", json!(null), DocumentFault::Issuer),
+        ("token_endpoint", json!("http://evil.test/token"), DocumentFault::Endpoint("token_endpoint")),
+        ("jwks_uri", json!(null), DocumentFault::Endpoint("jwks_uri")),
+        ("userinfo_endpoint", json!(7), DocumentFault::Endpoint("userinfo_endpoint")),
+    ] {
+        let parties = Parties::start().await;
+        parties.issuer.behave(|behaviour| {
+            behaviour.metadata.insert(member.to_owned(), value.clone());
+        });
+        let refusal = parties.refusal().await;
+        assert!(
+            matches!(refusal.fault(), CallFault::Metadata(found) if *found == fault),
+            "{member}: {refusal:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn r9_answers_are_bounded_and_redirects_are_not_followed() {
+    let parties = Parties::start().await;
+    let refusal = |fault| {
+        parties.issuer.fail_once(Endpoint::Discovery, fault);
+        parties.clock.advance(SOON);
+        parties.refusal()
+    };
+    assert!(matches!(refusal(Fault::huge()).await.fault(), CallFault::TooLarge));
+    assert!(matches!(refusal(Fault::ResetBefore).await.fault(), CallFault::Broken(_)));
+    assert!(matches!(refusal(Fault::status(302)).await.fault(), CallFault::Status(status) if *status == 302));
+    for fault in [
+        Fault::html(200),
+        Fault::text(200, "text/plain", "{}"),
+        Fault::text(200, "application/json", r#"{"issuer":"a","issuer":"b"}"#),
+    ] {
+        let refusal = refusal(fault).await;
+        assert!(matches!(refusal.fault(), CallFault::Metadata(DocumentFault::NotJson)), "{refusal:?}");
+    }
+    assert_eq!(parties.issuer.received().len(), 6);
+}
+
+#[tokio::test]
+async fn r9_an_answer_that_never_comes_is_not_waited_for() {
+    let parties = Parties::start_with(|oidc| oidc.timeout = Duration::from_millis(100)).await;
+    parties.issuer.fail(Endpoint::Discovery, Fault::Silence);
+    assert!(matches!(parties.refusal().await.fault(), CallFault::TimedOut(_)));
+}
+
+#[tokio::test]
+async fn r61_plain_http_issuers_are_for_loopback_only() {
+    let parties = Parties::start().await;
+    for bad in
+        ["http://id.test", "ftp://id.test", "id.test", "https://user@id.test", "https://id.test/?a", ""]
+    {
+        let refused = client(&registration(bad.to_owned()), parties.clock.clone());
+        assert!(matches!(refused, Err(BuildError::Issuer)), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn r61_without_a_tls_handshake_nothing_is_sent() {
+    let parties = Parties::start().await;
+    let https = registration(parties.issuer.url().replace("http://", "https://"));
+    let client = client(&https, parties.clock.clone()).expect("the machine has root certificates");
+    let refused = client.discover().await.expect_err("a server that speaks no TLS");
+    assert!(matches!(refused.fault(), CallFault::NotSent(_)), "{refused:?}");
+    assert!(parties.issuer.received().is_empty());
+}
+
+#[tokio::test]
+async fn r17_an_unknown_key_is_fetched_once_by_a_crowd() {
+    let parties = Parties::start().await;
+    parties.log_in().await.unwrap();
+    assert_eq!(parties.asked(Endpoint::Jwks), 1);
+    parties.issuer.rotate_keys();
+    let crowd = join_all((0..20).map(|_| parties.log_in())).await;
+    assert!(crowd.iter().all(Result::is_ok));
+    assert_eq!(parties.asked(Endpoint::Jwks), 2);
+}
+
+#[tokio::test]
+async fn r17_tokens_with_unknown_keys_cannot_make_the_client_ask_without_end() {
+    let parties = Parties::start().await;
+    parties.log_in().await.unwrap();
+    parties.issuer.tamper(|draft| draft.header["kid"] = json!("unknown"));
+    for _ in 0..5 {
+        let refused = parties.log_in().await.unwrap_err();
+        assert!(matches!(refused, RedeemError::IdToken(IdTokenFault::UnknownKey)), "{refused:?}");
+    }
+    assert_eq!(parties.asked(Endpoint::Jwks), 2);
+    parties.clock.advance(KEY_RENEWAL_INTERVAL);
+    parties.log_in().await.unwrap_err();
+    assert_eq!(parties.asked(Endpoint::Jwks), 3);
+}
+
+#[tokio::test]
+async fn r17_an_outage_of_the_keys_keeps_the_cached_ones() {
+    let parties = Parties::start().await;
+    parties.log_in().await.unwrap();
+    parties.issuer.fail(Endpoint::Jwks, Fault::status(500));
+    parties.clock.advance(OLD);
+    assert!(parties.log_in().await.is_ok());
+
+    parties.issuer.rotate_keys();
+    parties.clock.advance(SOON);
+    let refused = parties.log_in().await.unwrap_err();
+    assert!(matches!(refused, RedeemError::Unavailable(_)), "{refused:?}");
+
+    parties.issuer.heal(Endpoint::Jwks);
+    parties.clock.advance(SOON);
+    assert!(parties.log_in().await.is_ok());
+}
+
+#[tokio::test]
+async fn r17_a_key_set_that_makes_no_sense_is_no_key_set() {
+    let parties = Parties::start().await;
+    for fault in [Fault::json(200, json!({})), Fault::html(200), Fault::json(200, json!({"keys": {}}))] {
+        parties.issuer.fail_once(Endpoint::Jwks, fault);
+        parties.clock.advance(SOON);
+        let refused = parties.log_in().await.unwrap_err();
+        assert!(
+            matches!(&refused, RedeemError::Unavailable(why) if matches!(why.fault(), CallFault::KeySet)),
+            "{refused:?}"
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! The main job against a provider that is not ours (npm oidc-provider) and a real Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::clock::{Clock, ManualClock, SystemClock};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::browser::{Answer, Browser};
+use crate::support::gateway::{ORIGIN, Setup};
+use crate::support::issuer::{CLIENT_ID, CLIENT_SECRET};
+use crate::support::real_issuer::RealIssuer;
+use crate::support::redis::Redis;
+use crate::support::until::until;
+use crate::support::upstream::Upstream;
+
+const USER: [(&str, &str); 2] = [("login", "alice"), ("password", "wonderland")];
+
+#[tokio::test]
+async fn a_session_outlives_its_tokens_and_nothing_outlives_its_logout() {
+    let issuer = issuer("client_secret_basic", json!({"access_token_ttl": 6})).await;
+    let (redis, upstream) = (Redis::start().await, Upstream::start().await);
+    let gateway = setup(&issuer, &upstream, "client_secret_basic").redis(&redis.url()).start_process().await;
+    let mut browser = Browser::new(gateway.address);
+
+    assert_eq!(browser.fetch("/api/orders").await.problem(), "unauthenticated");
+    log_in(&mut browser).await;
+    let session = browser.fetch("/bff/session").await.json();
+    assert_eq!((&session["authenticated"], &session["user"]["sub"]), (&json!(true), &json!("alice")));
+    let cookie = browser.session_cookie().unwrap();
+
+    until("other access token", async || {
+        let answer = browser.fetch("/api/orders").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let tokens = upstream.tokens();
+        tokens.first() != tokens.last()
+    })
+    .await;
+    assert_eq!(browser.session_cookie().unwrap(), cookie, "the cookie does not change at a refresh");
+
+    log_out(&mut browser).await;
+    assert_eq!(browser.session_cookie(), None);
+    let state = issuer.state().await;
+    assert_eq!(state.alive("refresh_token"), [""; 0]);
+    assert_eq!(state.alive("access_token"), [""; 0]);
+    assert_eq!(state.end_sessions, 1);
+    let hints = state.revocations.iter().map(|asked| (asked.token_type_hint.as_deref(), asked.status));
+    let expected = [(Some("refresh_token"), 200), (Some("access_token"), 200)];
+    assert_eq!(hints.collect::<Vec<_>>(), expected, "the refresh token first");
+    let keys = redis.command::<Vec<String>>(&["KEYS", "*"]).await;
+    let but_spent_logins = keys.iter().filter(|key| !key.starts_with("cloakroom:once:"));
+    assert_eq!(but_spent_logins.count(), 0, "what is left in the store: {keys:?}");
+
+    let asked = upstream.arrived().len();
+    browser.plant("__Host-cloakroom", &cookie);
+    let answer = browser.fetch("/api/orders").await;
+    assert_eq!((answer.problem(), answer.clears("__Host-cloakroom")), ("unauthenticated".to_owned(), true));
+    assert_eq!(upstream.arrived().len(), asked);
+}
+
+#[tokio::test]
+async fn client_secret_basic_is_understood() {
+    is_understood("client_secret_basic").await;
+}
+
+#[tokio::test]
+async fn client_secret_post_is_understood() {
+    is_understood("client_secret_post").await;
+}
+
+#[tokio::test]
+async fn a_public_client_is_understood() {
+    is_understood("none").await;
+}
+
+/// A login, a refresh and a logout: each asks an endpoint that authenticates the client.
+async fn is_understood(method: &str) {
+    let issuer = issuer(method, json!({})).await;
+    let upstream = Upstream::start().await;
+    let clock = clock();
+    let gateway = setup(&issuer, &upstream, method).clock(clock.clone()).start().await;
+    let mut browser = Browser::new(gateway.address);
+
+    log_in(&mut browser).await;
+    assert_eq!(browser.fetch("/api/orders").await.status, 200);
+    clock.advance(Duration::from_secs(301));
+    let answer = browser.fetch("/api/orders").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let state = issuer.state().await;
+    assert_eq!(state.token_requests.iter().map(|asked| asked.status).collect::<Vec<_>>(), [200, 200]);
+    assert_eq!((state.refreshes(), state.alive("refresh_token").len()), (1, 1));
+    // By the issuer's clock the first lives, too.
+    assert_eq!(state.alive("access_token").len(), 2);
+
+    log_out(&mut browser).await;
+    let state = issuer.state().await;
+    assert_eq!(state.revocations.iter().map(|asked| asked.status).collect::<Vec<_>>(), [200, 200]);
+    assert_eq!(state.alive("refresh_token"), [""; 0]);
+    assert_eq!(state.alive("access_token"), [""; 0]);
+}
+
+/// A second use of a rotated refresh token would end the grant, and the next call with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_requests_at_expiry_over_two_gateways_refresh_once() {
+    // Longer than the lease lives unless it is renewed.
+    let issuer = issuer("client_secret_basic", json!({"token_delay": 3500})).await;
+    let (redis, upstream) = (Redis::start().await, Upstream::start().await);
+    let clock = clock();
+    let setup = setup(&issuer, &upstream, "client_secret_basic").redis(&redis.url()).clock(clock.clone());
+    let gateways = [setup.start().await, setup.start().await];
+    let mut browser = Browser::new(gateways[0].address);
+    log_in(&mut browser).await;
+
+    clock.advance(Duration::from_secs(301));
+    let calls = (0..50).map(|number| {
+        let mut window = browser.window();
+        window.switch_to(gateways[number % 2].address);
+        async move { window.fetch("/api/orders").await }
+    });
+    for answer in join_all(calls).await {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let state = issuer.state().await;
+    assert_eq!(state.refreshes(), 1);
+    let alive = state.alive("access_token").last().map(|token| (*token).to_owned());
+    let tokens = upstream.tokens();
+    assert_eq!(tokens.len(), 50);
+    assert!(tokens.iter().all(|token| Some(token) == alive.as_ref()), "all went with the new token");
+
+    clock.advance(Duration::from_secs(301));
+    assert_eq!(browser.fetch("/api/orders").await.status, 200, "the grant has survived");
+    assert_eq!(issuer.state().await.refreshes(), 2);
+}
+
+#[tokio::test]
+async fn a_wrong_password_at_the_issuer_starts_no_session() {
+    let issuer = issuer("client_secret_basic", json!({})).await;
+    let upstream = Upstream::start().await;
+    let gateway = setup(&issuer, &upstream, "client_secret_basic").start().await;
+    let mut browser = Browser::new(gateway.address);
+    let page = browser.navigate("/bff/login?return_to=/").await;
+    let page = browser.fill_form(&page, &[("login", "alice"), ("password", "guess")]).await;
+    assert_eq!(page.status, 401);
+    assert_eq!(browser.session_cookie(), None);
+    assert_eq!(browser.fetch("/bff/session").await.json(), json!({"authenticated": false}));
+    // The login that is under way can still be finished.
+    browser.fill_form(&page, &USER).await;
+    assert!(browser.session_cookie().is_some());
+}
+
+async fn issuer(method: &str, options: Value) -> RealIssuer {
+    let mut client = json!({
+        "client_id": CLIENT_ID,
+        "token_endpoint_auth_method": method,
+        "redirect_uris": [format!("{ORIGIN}/bff/callback")],
+        "post_logout_redirect_uris": [format!("{ORIGIN}/bff/logout/callback")],
+    });
+    if method != "none" {
+        client["client_secret"] = json!(CLIENT_SECRET);
+    }
+    let mut options = options;
+    options["clients"] = json!([client]);
+    RealIssuer::start(&options).await
+}
+
+fn setup(issuer: &RealIssuer, upstream: &Upstream, method: &str) -> Setup {
+    let authentication = match method {
+        "none" => "none".to_owned(),
+        secret => format!("{{{secret}: {{env: CLIENT_SECRET}}}}"),
+    };
+    let mut setup = Setup::new(issuer.url())
+        .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
+        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()));
+    // OpenID Connect Core §11: offline_access is granted only with consent.
+    setup.oidc = format!(
+        "client_auth: {authentication}\nscopes: [openid, profile, offline_access]\n\
+         authorization_parameters: {{prompt: consent}}"
+    );
+    setup
+}
+
+/// The gateway's time, which starts at the issuer's: that one's cannot be moved.
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::starting_at(SystemClock.now()))
+}
+
+async fn log_in(browser: &mut Browser) {
+    let page = browser.navigate("/bff/login?return_to=/").await;
+    let landed = browser.fill_form(&page, &USER).await;
+    assert_eq!(landed.url.as_str(), format!("{ORIGIN}/"), "{} {}", landed.status, landed.text());
+    assert!(browser.session_cookie().is_some(), "a session cookie is set");
+}
+
+async fn log_out(browser: &mut Browser) -> Answer {
+    let page = browser.navigate("/bff/logout").await;
+    let page = browser.fill_form(&page, &[]).await;
+    let landed = browser.fill_form(&page, &[("logout", "yes")]).await;
+    assert_eq!(landed.url.as_str(), format!("{ORIGIN}/"), "{} {}", landed.status, landed.text());
+    landed
+}

@@ -1,0 +1,441 @@
+//! The refresh step by step, over a store that fails or is slow at one of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::clock::{Clock, ManualClock, Timestamp};
+use cloakroom::config::{self, App};
+use cloakroom::oidc::{AuthorizationRequest, Client};
+use cloakroom::random::Random;
+use cloakroom::refresh::{Failure, Refresher};
+use cloakroom::seal::KeyRing;
+use cloakroom::secret::Secret;
+use cloakroom::session::cookie::Ticket;
+use cloakroom::session::store::{LeaseOwner, Record, Store, Version};
+use cloakroom::session::{Session, Sessions, TokensReplaced};
+use cloakroom::tokens::Tokens;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::troubled_store::{Step, Trouble, TroubledStore};
+use super::until;
+use crate::support::gateway::{Setup, environment};
+use crate::support::issuer::{Endpoint, Fault, Issuer};
+
+/// A session, and two nodes that may refresh it.
+struct Bench {
+    clock: Arc<ManualClock>,
+    issuer: Issuer,
+    store: Arc<TroubledStore>,
+    one: Node,
+    other: Node,
+    /// It has never asked for the issuer's metadata.
+    cold: Node,
+    ticket: Ticket,
+}
+
+#[derive(Clone)]
+struct Node {
+    client: Arc<Client>,
+    sessions: Arc<Sessions>,
+    refresher: Refresher,
+    tasks: TaskTracker,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_800_000_000)));
+        let issuer = Issuer::start_with(clock.clone()).await;
+        let setup = Setup::new(&issuer.url()).route("path: /api, upstream: \"http://127.0.0.1:9\"");
+        let loaded = config::parse("test.yaml", &setup.yaml(), &environment).unwrap();
+        let ring = Arc::new(KeyRing::new(&loaded.config.session_keys));
+        let store = Arc::new(TroubledStore::new(clock.clone()));
+        let [app] = loaded.config.apps.as_slice() else { panic!("one app") };
+        let node = || Node::new(app, &ring, &store, &clock);
+        let (one, other, cold) = (node(), node(), node());
+        other.client.discover().await.unwrap();
+        let ticket = log_in(&one, &issuer).await;
+        Self { clock, issuer, store, one, other, cold, ticket }
+    }
+
+    fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    fn refreshes(&self) -> usize {
+        self.issuer.token_requests("refresh_token")
+    }
+
+    async fn stored(&self) -> Session {
+        self.one.sessions.load(&self.ticket).await.unwrap().expect("the session is there")
+    }
+
+    /// What a request does, from the load to the token.
+    async fn freshen(&self, node: &Node) -> Result<Session, Failure> {
+        let session = node.refresher.load(&self.ticket).await.map_err(Failure::Store)?;
+        node.refresher.freshen(&self.ticket, session.ok_or(Failure::Gone)?).await
+    }
+
+    /// A request that goes on by itself.
+    fn begin_freshen(
+        &self,
+        node: &Node,
+        session: &Session,
+    ) -> tokio::task::JoinHandle<Result<Session, Failure>> {
+        let (refresher, ticket, session) = (node.refresher.clone(), self.ticket.clone(), session.clone());
+        tokio::spawn(async move { refresher.freshen(&ticket, session).await })
+    }
+
+    /// Waits for all flights to end; nothing may be left of them.
+    async fn settle(&self) {
+        for node in [&self.one, &self.other, &self.cold] {
+            node.tasks.close();
+            tokio::time::timeout(Duration::from_secs(30), node.tasks.wait()).await.expect("all flights end");
+            let state = format!("{:?}", node.refresher);
+            assert!(state.contains("flights: {}"), "{state}");
+        }
+    }
+}
+
+impl Node {
+    fn new(app: &App, ring: &Arc<KeyRing>, store: &Arc<TroubledStore>, clock: &Arc<ManualClock>) -> Self {
+        let (store, clock): (Arc<dyn Store>, Arc<dyn Clock>) = (store.clone(), clock.clone());
+        let client = Arc::new(client(app, clock.clone()));
+        let sessions = Arc::new(Sessions::new(app, ring.clone(), store, clock.clone(), Random));
+        let tasks = TaskTracker::new();
+        let margin = app.session.refresh_before_expiry;
+        let refresher =
+            Refresher::new(sessions.clone(), client.clone(), clock, Random, margin, tasks.clone());
+        Self { client, sessions, refresher, tasks }
+    }
+}
+
+fn client(app: &App, clock: Arc<dyn Clock>) -> Client {
+    let address = |path: &str| format!("{}/bff{path}", app.origin.as_str());
+    Client::new(&app.oidc, address("/callback"), address("/logout/callback"), clock, Random).unwrap()
+}
+
+async fn log_in(Node { client, sessions, .. }: &Node, issuer: &Issuer) -> Ticket {
+    let expected = client.expect(None, None);
+    let request = AuthorizationRequest {
+        state: "s",
+        expected: &expected,
+        prompt: None,
+        login_hint: None,
+        ui_locales: None,
+    };
+    let url = client.authorization_url(&request).await.unwrap();
+    let (_, code) = issuer.authorize(&url).into_iter().find(|(name, _)| name == "code").unwrap();
+    let (tokens, identity) = client.redeem(&Secret::new(code), &expected).await.unwrap();
+    sessions.create(tokens, identity).await.unwrap().0
+}
+
+/// Tokens that another node got.
+fn renewed_elsewhere(session: &Session) -> Tokens {
+    Tokens {
+        access_token: Secret::new("of another node"),
+        expires_at: session.tokens.expires_at + Duration::from_secs(300),
+        ..session.tokens.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_before_the_issuer_is_asked_costs_no_token() {
+    for step in [Step::Lease, Step::Read] {
+        let bench = Bench::start().await;
+        let before = bench.stored().await;
+        bench.advance(300);
+        bench.store.begin(step, Trouble::Fails);
+        let refused = bench.begin_freshen(&bench.one, &before).await.unwrap();
+        assert!(matches!(refused, Err(Failure::Store(_))), "{step:?} {refused:?}");
+        assert_eq!(bench.refreshes(), 0);
+        bench.store.end();
+        // A lease that was taken for nothing ends by itself.
+        bench.advance(3);
+        assert_ne!(bench.freshen(&bench.other).await.unwrap().tokens, before.tokens);
+        bench.settle().await;
+        assert_eq!(bench.refreshes(), 1);
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_cannot_be_written_are_served_from_here_and_written_later() {
+    let bench = Bench::start().await;
+    let before = bench.stored().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Fails);
+    let served = bench.freshen(&bench.one).await.unwrap();
+    assert_ne!(served.tokens, before.tokens);
+    assert_eq!(bench.stored().await, before, "nothing was written");
+    assert_eq!(bench.freshen(&bench.one).await.unwrap().tokens, served.tokens);
+    bench.store.begin(Step::Read, Trouble::Fails);
+    assert_eq!(bench.freshen(&bench.one).await.unwrap().tokens, served.tokens, "the store is all away");
+    let elsewhere = bench.freshen(&bench.other).await;
+    assert!(matches!(elsewhere, Err(Failure::Store(_))), "{elsewhere:?}");
+    bench.store.end();
+    bench.settle().await;
+    assert_eq!(bench.stored().await.tokens, served.tokens);
+    assert_eq!(bench.freshen(&bench.other).await.unwrap().tokens, served.tokens);
+    assert_eq!(bench.refreshes(), 1);
+}
+
+#[tokio::test]
+async fn a_spent_refresh_token_is_not_sent_again_while_its_successor_is_unwritten() {
+    let bench = Bench::start().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Fails);
+    let served = bench.freshen(&bench.one).await.unwrap();
+    bench.advance(250);
+    assert_eq!(bench.freshen(&bench.one).await.unwrap().tokens, served.tokens, "stale");
+    bench.advance(50);
+    let expired = bench.freshen(&bench.one).await;
+    assert!(matches!(expired, Err(Failure::Store(_))), "{expired:?}");
+    assert!(bench.one.refresher.replace_refused(&bench.ticket, &served).await.is_none());
+    assert_eq!(bench.refreshes(), 1);
+    bench.store.end();
+    until(async || bench.stored().await.tokens == served.tokens).await;
+    until(async || bench.freshen(&bench.one).await.is_ok()).await;
+    bench.settle().await;
+    let seen = bench.issuer.refresh_tokens_seen();
+    assert_eq!((seen.len(), seen[0] == seen[1]), (2, false));
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_known_again_as_ours() {
+    let bench = Bench::start().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::LosesItsAnswer);
+    let served = bench.freshen(&bench.one).await.unwrap();
+    bench.store.end();
+    bench.settle().await;
+    assert_eq!(bench.stored().await.tokens, served.tokens);
+    assert_eq!((bench.refreshes(), bench.issuer.revoked().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_lease_that_cannot_be_given_up_holds_nobody_for_long() {
+    let bench = Bench::start().await;
+    bench.advance(300);
+    bench.store.begin(Step::Release, Trouble::Fails);
+    let first = bench.freshen(&bench.one).await.unwrap();
+    bench.store.end();
+    bench.advance(300);
+    assert_ne!(bench.freshen(&bench.other).await.unwrap().tokens, first.tokens);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_ended_now_is_ended_later() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.issuer.end_login_of(session.tokens.access_token.expose());
+    bench.advance(300);
+    bench.store.begin(Step::TakeVersion, Trouble::Fails);
+    let refused = bench.freshen(&bench.one).await;
+    assert!(matches!(refused, Err(Failure::Store(_))), "{refused:?}");
+    bench.store.end();
+    until(async || matches!(bench.freshen(&bench.one).await, Err(Failure::Ended))).await;
+    assert!(matches!(bench.freshen(&bench.one).await, Err(Failure::Gone)));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_logout_between_the_answer_and_the_write_wins_and_the_late_tokens_are_revoked() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Waits);
+    let waiting = bench.begin_freshen(&bench.one, &session);
+    bench.store.until_reached().await;
+    let late = bench.issuer.living_refresh_tokens();
+    let ended = bench.other.sessions.end(&bench.ticket).await.unwrap();
+    assert_eq!(ended.unwrap().tokens, session.tokens);
+    bench.store.end();
+    assert!(matches!(waiting.await.unwrap(), Err(Failure::Gone)));
+    bench.settle().await;
+    assert_eq!(bench.issuer.revoked().len(), 2);
+    assert_eq!(bench.issuer.revoked()[..1], late);
+    assert_eq!(bench.one.sessions.load(&bench.ticket).await.unwrap(), None, "nothing brings it back");
+}
+
+#[tokio::test]
+async fn a_logout_while_the_tokens_are_unwritten_wins_too() {
+    let bench = Bench::start().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Fails);
+    bench.freshen(&bench.one).await.unwrap();
+    bench.other.sessions.end(&bench.ticket).await.unwrap().expect("a session to end");
+    assert!(matches!(bench.freshen(&bench.one).await, Err(Failure::Gone)), "though this node has tokens");
+    bench.store.end();
+    bench.settle().await;
+    assert_eq!(bench.issuer.revoked().len(), 2);
+    assert_eq!(bench.one.sessions.load(&bench.ticket).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_invalid_grant_ends_nothing_where_another_node_got_further() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.advance(300);
+    bench.issuer.fail_once(Endpoint::Token, Fault::invalid_grant());
+    bench.store.begin(Step::TakeVersion, Trouble::Waits);
+    let waiting = bench.begin_freshen(&bench.one, &session);
+    bench.store.until_reached().await;
+    let tokens = renewed_elsewhere(&session);
+    let written = bench.other.sessions.replace_tokens(&bench.ticket, &session, tokens.clone()).await.unwrap();
+    assert!(matches!(written, TokensReplaced::Written(_)));
+    bench.store.end();
+    assert_eq!(waiting.await.unwrap().unwrap().tokens, tokens);
+    bench.settle().await;
+    assert!(bench.issuer.revoked().is_empty());
+}
+
+#[tokio::test]
+async fn what_another_node_has_written_meanwhile_is_not_written_over() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Waits);
+    let waiting = bench.begin_freshen(&bench.one, &session);
+    bench.store.until_reached().await;
+    let tokens = Tokens { access_token: Secret::new("of another node"), ..session.tokens.clone() };
+    let theirs = Session { tokens, version: Version(5), ..session.clone() };
+    put(&bench, &theirs).await;
+    bench.store.end();
+    assert_eq!(waiting.await.unwrap().unwrap().version, Version(5));
+    bench.settle().await;
+    assert_eq!(bench.stored().await, theirs);
+}
+
+#[tokio::test]
+async fn a_store_that_went_back_in_time_gets_the_newer_tokens() {
+    let bench = Bench::start().await;
+    let older = bench.stored().await;
+    bench.advance(300);
+    bench.freshen(&bench.one).await.unwrap();
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Waits);
+    let waiting = bench.begin_freshen(&bench.one, &bench.stored().await);
+    bench.store.until_reached().await;
+    put(&bench, &older).await;
+    bench.store.end();
+    let served = waiting.await.unwrap().unwrap();
+    bench.settle().await;
+    assert_eq!(bench.stored().await.tokens, served.tokens);
+    assert!(bench.issuer.is_alive(bench.stored().await.tokens.refresh_token.unwrap().expose()));
+}
+
+/// Writes a session over whatever lies there, as no gateway does.
+async fn put(bench: &Bench, session: &Session) {
+    let before = Session { version: Version(session.version.0 - 1), ..session.clone() };
+    let key = bench.one.sessions.record_key(&bench.ticket);
+    let lying = bench.store.memory.take(&key).await.unwrap().unwrap();
+    bench.store.memory.create(&key, &Record { version: before.version, ..lying }).await.unwrap();
+    let tokens = session.tokens.clone();
+    let trouble = bench.store.swap(None);
+    let written = bench.other.sessions.replace_tokens(&bench.ticket, &before, tokens).await.unwrap();
+    bench.store.swap(trouble);
+    assert!(matches!(written, TokensReplaced::Written(_)));
+}
+
+#[tokio::test]
+async fn a_refresh_that_is_forced_asks_only_where_nobody_else_has() {
+    let bench = Bench::start().await;
+    let refused = bench.stored().await;
+    bench.advance(10);
+    let renewed = bench.one.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
+    assert_ne!(renewed.tokens, refused.tokens);
+    let elsewhere = bench.other.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
+    assert_eq!((elsewhere, bench.refreshes()), (renewed.clone(), 1));
+    let again = bench.one.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
+    assert_eq!((again.tokens, bench.refreshes()), (renewed.tokens.clone(), 1));
+    assert!(bench.one.refresher.replace_refused(&bench.ticket, &renewed).await.is_none());
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_forced_refresh_and_an_ordinary_one_are_the_same_flight() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.advance(250);
+    bench.issuer.hold_token_answers();
+    bench.freshen(&bench.one).await.unwrap();
+    bench.issuer.until(|issuer| issuer.held() == 1).await;
+    let replaced = bench.one.refresher.replace_refused(&bench.ticket, &session);
+    let released = async { bench.issuer.release_token_answers() };
+    let (replaced, ()) = tokio::join!(replaced, released);
+    assert_ne!(replaced.unwrap().unwrap().tokens, session.tokens);
+    bench.settle().await;
+    assert_eq!(bench.refreshes(), 1);
+}
+
+#[tokio::test]
+async fn a_flight_that_crashes_leaves_nobody_waiting_and_the_next_one_starts() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.advance(300);
+    bench.store.begin(Step::Lease, Trouble::Panics);
+    let waiting = bench.begin_freshen(&bench.one, &session);
+    assert!(matches!(waiting.await.unwrap(), Err(Failure::Issuer { .. })));
+    bench.store.end();
+    assert_ne!(bench.freshen(&bench.one).await.unwrap().tokens, session.tokens);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn what_was_surely_not_sent_is_tried_again_within_the_same_request() {
+    let bench = Bench::start().await;
+    bench.advance(300);
+    bench.issuer.fail(Endpoint::Discovery, Fault::status(503));
+    let asked = bench.issuer.received_at(Endpoint::Discovery).len();
+    let session = bench.stored().await;
+    let waiting = bench.begin_freshen(&bench.cold, &session);
+    bench.issuer.until(|issuer| issuer.received_at(Endpoint::Discovery).len() > asked).await;
+    bench.issuer.heal(Endpoint::Discovery);
+    until(async || {
+        // That it failed is remembered for a second.
+        bench.advance(1);
+        waiting.is_finished()
+    })
+    .await;
+    assert_ne!(waiting.await.unwrap().unwrap().tokens, session.tokens);
+    bench.settle().await;
+    assert_eq!(bench.refreshes(), 1);
+}
+
+#[tokio::test]
+async fn a_lease_of_a_node_that_crashed_ends_by_itself() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.advance(300);
+    let crashed = LeaseOwner("crashed".to_owned());
+    assert!(bench.other.sessions.lease(&bench.ticket, &crashed, Duration::from_secs(3)).await.unwrap());
+    let waiting = bench.begin_freshen(&bench.one, &session);
+    bench.advance(3);
+    assert_ne!(waiting.await.unwrap().unwrap().tokens, session.tokens);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_grew_old_behind_a_slow_store_is_not_relied_on() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.advance(300);
+    bench.store.begin(Step::Read, Trouble::Waits);
+    let waiting = bench.begin_freshen(&bench.one, &session);
+    bench.store.until_reached().await;
+    let reached = Instant::now();
+    until(async || reached.elapsed() > Duration::from_secs(1)).await;
+    bench.advance(3);
+    let another = LeaseOwner("another".to_owned());
+    assert!(bench.other.sessions.lease(&bench.ticket, &another, Duration::from_secs(3)).await.unwrap());
+    // What was read meanwhile is the past: the other node is at work.
+    bench.store.begin(Step::Lease, Trouble::Waits);
+    bench.store.until_reached().await;
+    let tokens = renewed_elsewhere(&session);
+    bench.other.sessions.replace_tokens(&bench.ticket, &session, tokens.clone()).await.unwrap();
+    bench.store.end();
+    assert_eq!(waiting.await.unwrap().unwrap().tokens, tokens);
+    bench.settle().await;
+    assert_eq!(bench.refreshes(), 0);
+}

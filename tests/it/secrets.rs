@@ -1,0 +1,122 @@
+//! What must never be written down: tokens, codes, cookies, secrets.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Method;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::gateway::SESSION_KEY;
+use crate::support::issuer::{CLIENT_SECRET, Draft, Endpoint, Fault, Signature};
+use crate::support::shop::{Shop, arrive, in_time};
+
+/// Keeps what is logged, by the other tests of this process too: a subscriber of one thread alone would miss
+/// events, for whether one is wanted is remembered process-wide.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Whatever passed between the browser, the gateway and the issuer that opens something.
+fn secrets(shop: &Shop, cookies: HashSet<String>, visited: &[url::Url]) -> HashSet<String> {
+    let secret = ["code", "code_verifier", "refresh_token", "token", "client_secret"];
+    let mut secrets = cookies;
+    for request in shop.issuer.received() {
+        secrets.extend(
+            request
+                .form
+                .into_iter()
+                .filter(|(name, _)| secret.contains(&name.as_str()))
+                .map(|(_, value)| value),
+        );
+        secrets.extend(request.headers.get("authorization").map(|value| value.to_str().unwrap().to_owned()));
+    }
+    for url in visited {
+        let open = ["code", "state", "nonce", "id_token_hint"];
+        secrets.extend(
+            url.query_pairs()
+                .filter(|(name, _)| open.contains(&name.as_ref()))
+                .map(|(_, value)| value.into_owned()),
+        );
+    }
+    secrets.extend(shop.upstream.tokens());
+    secrets.extend([CLIENT_SECRET, SESSION_KEY, "eyJhbGci"].map(str::to_owned));
+    secrets.retain(|secret| secret.len() > 2);
+    secrets
+}
+
+#[tokio::test]
+async fn r62_no_secret_reaches_the_log_on_any_way_through_a_session() {
+    let log = Log::default();
+    // As the program logs, and as much as it can.
+    let filter = EnvFilter::new("warn,cloakroom=trace,hyper=off,hyper_util=off");
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(log.clone()).finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let shop = Shop::open_with(|_, setup| setup.oidc += "\ntimeout: 2s").await;
+    let mut cookies = HashSet::new();
+    let mut visited = Vec::new();
+
+    let faults =
+        [Fault::html(200), Fault::invalid_grant(), Fault::invalid_client(), Fault::ResetAfter, Fault::huge()];
+    for fault in faults {
+        // A login that fails, one that succeeds, a refresh that fails, and a logout whose revocation does.
+        shop.issuer.fail_once(Endpoint::Token, fault.clone());
+        let mut browser = shop.browser();
+        let callback = shop.begin(&mut browser, "return_to=/shop").await;
+        cookies.extend(browser.cookie_names().iter().filter_map(|name| browser.cookie(name)));
+        let failed = arrive(&mut browser, &callback).await;
+        assert!(failed.status.is_client_error() || failed.status.is_server_error());
+        arrive(&mut browser, &callback).await;
+        browser.log_in("/shop").await;
+        cookies.extend(browser.session_cookie());
+        assert_eq!(browser.fetch("/api/orders").await.status, 200);
+        shop.issuer.fail_once(Endpoint::Token, fault.clone());
+        shop.clock.advance(Duration::from_secs(400));
+        let answer = in_time(browser.fetch("/api/orders")).await;
+        assert!([401, 503].contains(&answer.status.as_u16()), "{fault:?} {}", answer.text());
+        shop.issuer.fail_once(Endpoint::Revoke, fault);
+        browser.submit("/bff/logout").await;
+        visited.append(&mut browser.visited);
+        visited.push(callback);
+    }
+    shop.issuer.tamper(|draft: &mut Draft| draft.signature = Signature::Foreign);
+    let mut browser = shop.browser();
+    let callback = shop.begin(&mut browser, "return_to=/shop").await;
+    arrive(&mut browser, &callback).await;
+    browser.plant("__Host-cloakroom", "forged-cookie");
+    browser
+        .script(Method::POST, "/api/orders", &[("x-csrf", "1"), ("authorization", "Bearer forged-token")], "")
+        .await;
+    visited.push(callback);
+    cookies.extend(["forged-cookie".to_owned(), "forged-token".to_owned()]);
+
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("login.succeeded") && log.contains("revocation.failed"), "{log}");
+    let secrets = secrets(&shop, cookies, &visited);
+    assert!(secrets.len() > 40, "{secrets:?}");
+    for secret in secrets {
+        let line = log.lines().find(|line| line.contains(&secret));
+        assert_eq!(line, None, "{secret} is in the log");
+    }
+}

@@ -1,0 +1,131 @@
+//! A gateway that is asked to stop: what runs is finished, nothing new begins, and the grace is the end.
+
+use std::process::ExitStatus;
+
+use http::Response;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::support::browser::Browser;
+use crate::support::gateway::{Gateway, GatewayProcess, Setup};
+use crate::support::issuer::Issuer;
+use crate::support::upstream::{Body, Upstream, full};
+use crate::support::wire::{PATIENCE, Wire, head};
+
+const NO_ISSUER: &str = "http://127.0.0.1:9";
+
+/// An upstream whose answers the test gives, one by one.
+async fn held() -> (Upstream, mpsc::UnboundedReceiver<tokio::sync::oneshot::Sender<Response<Body>>>) {
+    let (came, requests) = mpsc::unbounded_channel();
+    let upstream = Upstream::raw(move |_| {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let _ = came.send(answer);
+        async move { answered.await.unwrap_or_else(|_| full("")) }
+    })
+    .await;
+    (upstream, requests)
+}
+
+fn setup(upstream: &Upstream, grace: &str) -> Setup {
+    let mut setup =
+        Setup::new(NO_ISSUER).route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()));
+    setup.server = format!("shutdown_grace: {grace}");
+    setup
+}
+
+async fn until_refused(gateway: &Gateway) {
+    while TcpStream::connect(gateway.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn terminate(process: &GatewayProcess) {
+    let pid = process.child.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+}
+
+async fn exit(process: &mut GatewayProcess) -> ExitStatus {
+    timeout(PATIENCE, process.child.wait()).await.expect("it exits").unwrap()
+}
+
+#[tokio::test]
+async fn requests_under_way_are_finished_and_idle_connections_closed() {
+    let (upstream, mut requests) = held().await;
+    let mut gateway = setup(&upstream, "30s").start().await;
+    let mut idle = Wire::connect(gateway.address).await;
+    idle.send(head("GET /", "")).await;
+    requests.recv().await.unwrap().send(full("first")).unwrap();
+    assert_eq!(idle.reply().await.text(), "first");
+    let mut busy = Wire::connect(gateway.address).await;
+    busy.send(head("GET /", "")).await;
+    let answer = requests.recv().await.unwrap();
+
+    gateway.begin_stop();
+    assert!(idle.rest().await.is_empty(), "closed");
+    until_refused(&gateway).await;
+    answer.send(full("last")).unwrap();
+    let reply = busy.reply().await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, "last"));
+    assert!(busy.rest().await.is_empty(), "nothing more is taken on this connection");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_program_exits_with_0_once_what_ran_is_finished() {
+    let (upstream, mut requests) = held().await;
+    let mut process = setup(&upstream, "30s").start_process().await;
+    let mut busy = Wire::connect(process.address).await;
+    busy.send(head("GET /", "")).await;
+    let answer = requests.recv().await.unwrap();
+    terminate(&process);
+    while TcpStream::connect(process.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(process.child.try_wait().unwrap().is_none(), "it waits for the answer");
+    answer.send(full("last")).unwrap();
+    assert_eq!(busy.reply().await.text(), "last");
+    assert_eq!(exit(&mut process).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_request_that_hangs_is_cut_off_with_the_grace() {
+    let (upstream, mut requests) = held().await;
+    let mut process = setup(&upstream, "300ms").start_process().await;
+    let mut hanging = Wire::connect(process.address).await;
+    hanging.send(head("GET /", "")).await;
+    let _never_answered = requests.recv().await.unwrap();
+    terminate(&process);
+    assert!(hanging.rest().await.is_empty());
+    assert_eq!(exit(&mut process).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_interrupt_stops_it_too_and_a_tunnel_does_not_hold_it_up() {
+    let (issuer, site) = (Issuer::start().await, Upstream::start().await);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut setup = Setup::new(&issuer.url())
+        .route(&format!(
+            "path: /ws, upstream: \"http://{}\", websocket: true, auth: none",
+            listener.local_addr().unwrap()
+        ))
+        .route(&format!("path: /, upstream: \"{}\", auth: none", site.url()));
+    setup.server = "shutdown_grace: 1h".to_owned();
+    let mut process = setup.start_process().await;
+    Browser::new(process.address).log_in("/").await;
+    let mut wire = Wire::connect(process.address).await;
+    wire.send(head("GET /ws", "Origin: https://shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"))
+        .await;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        tokio::io::AsyncReadExt::read_buf(&mut stream, &mut seen).await.unwrap();
+    }
+    let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+    assert_eq!(wire.reply().await.status, 101);
+    let pid = process.child.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(wire.rest().await.is_empty());
+    assert_eq!(exit(&mut process).await.code(), Some(0));
+}

@@ -1,0 +1,113 @@
+//! npm oidc-provider as a child process, and what it tells of the tokens it gave.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::node;
+
+/// A running OpenID provider; dropping it stops it.
+pub struct RealIssuer {
+    ready: Ready,
+    _server: node::Server,
+}
+
+#[derive(Deserialize)]
+struct Ready {
+    issuer: String,
+    admin: String,
+}
+
+/// What the provider has seen since it started.
+#[allow(dead_code, reason = "all that the provider tells; a test reads what it is about")]
+#[derive(Debug, Deserialize)]
+pub struct State {
+    pub token_requests: Vec<TokenRequest>,
+    pub revocations: Vec<Revocation>,
+    /// RP-initiated logouts that were carried out.
+    pub end_sessions: usize,
+    /// Access and refresh tokens, in the order they were issued.
+    pub tokens: Vec<IssuedToken>,
+    pub id_tokens: Vec<String>,
+    /// Grants with at least one token alive.
+    pub grants: Vec<String>,
+}
+
+/// One request to the token endpoint, and how it was answered.
+#[allow(dead_code, reason = "all that the provider tells; a test reads what it is about")]
+#[derive(Debug, Deserialize)]
+pub struct TokenRequest {
+    pub grant_type: Option<String>,
+    pub refresh_token: Option<String>,
+    pub status: u16,
+    pub error: Option<String>,
+}
+
+/// One request to the revocation endpoint (RFC 7009), and how it was answered.
+#[allow(dead_code, reason = "all that the provider tells; a test reads what it is about")]
+#[derive(Debug, Deserialize)]
+pub struct Revocation {
+    pub token: Option<String>,
+    pub token_type_hint: Option<String>,
+    pub status: u16,
+}
+
+/// A token the provider has issued.
+#[allow(dead_code, reason = "all that the provider tells; a test reads what it is about")]
+#[derive(Debug, Deserialize)]
+pub struct IssuedToken {
+    /// `access_token` or `refresh_token`.
+    pub kind: String,
+    pub value: String,
+    /// Neither expired, revoked, nor rotated away.
+    pub alive: bool,
+    pub subject: Option<String>,
+}
+
+impl RealIssuer {
+    /// Starts a provider; `tests/real/issuer.mjs` has the options.
+    pub async fn start(options: &Value) -> Self {
+        let mut command = node::script("issuer.mjs");
+        command.arg(options.to_string());
+        let (server, ready) = node::Server::start(command).await;
+        Self { ready, _server: server }
+    }
+
+    /// The issuer identifier.
+    pub fn url(&self) -> &str {
+        &self.ready.issuer
+    }
+
+    /// Where `GET /state` answers, for the browser's scenarios.
+    pub fn admin(&self) -> &str {
+        &self.ready.admin
+    }
+
+    /// What has happened so far.
+    pub async fn state(&self) -> State {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let uri = format!("{}/state", self.admin()).parse().expect("a URI");
+        let response = client.get(uri).await.expect("the issuer answers");
+        let body = response.into_body().collect().await.expect("the issuer's state").to_bytes();
+        serde_json::from_slice(&body).expect("the issuer's state")
+    }
+}
+
+impl State {
+    /// How many refreshes were asked for, granted or not.
+    pub fn refreshes(&self) -> usize {
+        self.token_requests
+            .iter()
+            .filter(|request| request.grant_type.as_deref() == Some("refresh_token"))
+            .count()
+    }
+
+    /// The tokens that still work, of one kind.
+    pub fn alive(&self, kind: &str) -> Vec<&str> {
+        let alive = self.tokens.iter().filter(|token| token.kind == kind && token.alive);
+        alive.map(|token| token.value.as_str()).collect()
+    }
+}

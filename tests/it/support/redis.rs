@@ -1,0 +1,131 @@
+//! A Redis server of a test's own, which can be frozen, stopped and started again.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use cloakroom::config;
+use redis::{Client, Cmd, FromRedisValue, Value};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+use url::Url;
+
+const SERVER: &str = "/usr/bin/redis-server";
+
+/// How long anything may take to come about before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Redis server on a free port of the loopback interface, without persistence. Dropping it kills it.
+#[derive(Debug)]
+pub struct Redis {
+    port: u16,
+    folder: TempDir,
+    server: Child,
+}
+
+impl Redis {
+    /// Starts a server and waits until it answers.
+    pub async fn start() -> Self {
+        loop {
+            let port = free_port();
+            let folder = TempDir::new().expect("a temporary folder");
+            let mut redis = Self { port, server: spawn(port, &folder), folder };
+            // It ends at once where somebody else was faster to take the port.
+            if redis.is_up().await {
+                return redis;
+            }
+        }
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `redis://127.0.0.1:port`
+    pub fn url(&self) -> Url {
+        Url::parse(&format!("redis://127.0.0.1:{}", self.port)).expect("a URL")
+    }
+
+    /// The configuration of a store in this server.
+    pub fn config(&self) -> config::Redis {
+        config::Redis { url: self.url(), username: None, password: None, key_prefix: "cloakroom:".to_owned() }
+    }
+
+    /// Runs one command over a connection of its own, such as `&["CONFIG", "SET", "maxmemory", "1"]`.
+    pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_command(words).await.expect("Redis takes the command")
+    }
+
+    /// Stops the server's process where it stands: connections stay open, and nothing is answered.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// Kills the server. What it held is gone, and its port refuses connections.
+    pub fn stop(&mut self) {
+        self.server.kill().expect("the server can be killed");
+        self.server.wait().expect("the server is ours to wait for");
+    }
+
+    /// Starts a stopped server again, empty, on the same port, and waits until it answers.
+    pub async fn restart(&mut self) {
+        self.server = spawn(self.port, &self.folder);
+        assert!(self.is_up().await, "redis-server ended as soon as it was started");
+    }
+
+    /// Waits until the server answers; `false` where it has ended.
+    async fn is_up(&mut self) -> bool {
+        let answers = async {
+            while self.try_command::<Value>(&["PING"]).await.is_err() {
+                if self.server.try_wait().expect("the server is ours to wait for").is_some() {
+                    return false;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+            true
+        };
+        timeout(PATIENCE, answers).await.expect("redis-server answers")
+    }
+
+    async fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let mut connection = Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        let mut command = Cmd::new();
+        command.arg(words);
+        command.query_async(&mut connection).await
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.server.id());
+        let status = Command::new("sh").arg("-c").arg(kill).status().expect("a shell");
+        assert!(status.success(), "the server is there to take a signal");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn spawn(port: u16, folder: &TempDir) -> Child {
+    Command::new(SERVER)
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("redis-server not found: tests/run installs it ({error})"))
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("the port").port()
+}

@@ -1,0 +1,134 @@
+//! A server behind the gateway: it remembers what came, and answers as the test says.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Collected, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// What came with one request, its body read to the end.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    pub method: Method,
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+pub struct Upstream {
+    pub address: SocketAddr,
+    arrived: Arc<Mutex<Vec<Arrived>>>,
+    running: AbortHandle,
+}
+
+impl Upstream {
+    /// Answers every request with 200 and `{"path": …}`.
+    pub async fn start() -> Self {
+        Self::answering(|arrived| full(format!("{{\"path\":\"{}\"}}", arrived.target))).await
+    }
+
+    /// Answers each request as `answer` says.
+    pub async fn answering(answer: impl Fn(&Arrived) -> Response<Body> + Send + Sync + 'static) -> Self {
+        let arrived = Arc::new(Mutex::new(Vec::new()));
+        let (answer, noted) = (Arc::new(answer), Arc::clone(&arrived));
+        Self::serving(arrived, move |request| {
+            let (answer, noted) = (Arc::clone(&answer), Arc::clone(&noted));
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+                let arrived = Arrived {
+                    method: head.method,
+                    target: head.uri.to_string(),
+                    headers: head.headers,
+                    body,
+                };
+                let response = answer(&arrived);
+                noted.lock().unwrap().push(arrived);
+                response
+            }
+        })
+        .await
+    }
+
+    /// Hands each request over as it comes in, its body unread; nothing is remembered.
+    pub async fn raw<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self::serving(Arc::default(), answer).await
+    }
+
+    async fn serving<F>(
+        arrived: Arc<Mutex<Vec<Arrived>>>,
+        answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = Arc::new(answer);
+        let running = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer = Arc::clone(&answer);
+                let service = service_fn(move |request| {
+                    let response = answer(request);
+                    async move { Ok::<_, Infallible>(response.await) }
+                });
+                let connection =
+                    http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+                tokio::spawn(connection);
+            }
+        });
+        Self { address, arrived, running: running.abort_handle() }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What has come so far.
+    pub fn arrived(&self) -> Vec<Arrived> {
+        self.arrived.lock().unwrap().clone()
+    }
+
+    /// The bearer tokens that came, in order.
+    pub fn tokens(&self) -> Vec<String> {
+        let token = |arrived: &Arrived| {
+            arrived.headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ").map(str::to_owned)
+        };
+        self.arrived().iter().filter_map(token).collect()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+/// A whole answer with status 200.
+pub fn full(content: impl Into<Bytes>) -> Response<Body> {
+    Response::new(Full::new(content.into()).map_err(|never| match never {}).boxed_unsync())
+}
+
+/// An empty answer with this status and these fields.
+pub fn status(status: u16, fields: &[(&'static str, &str)]) -> Response<Body> {
+    let mut response = full("");
+    *response.status_mut() = status.try_into().unwrap();
+    for (name, value) in fields {
+        response.headers_mut().append(*name, value.parse().unwrap());
+    }
+    response
+}

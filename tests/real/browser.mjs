@@ -1,0 +1,332 @@
+// Scenarios in a real Chromium, against a gateway that is already running.
+//
+//   node browser.mjs SCENARIO '{"gateway": "http://localhost:8080", "admin": "http://127.0.0.1:9999"}'
+//
+//   gateway   the app's origin; its `/` is spa/, its `/api/hello` answers 200 with a session
+//   admin     the issuer's, as issuer.mjs prints it; the scenario `demo`, on examples/demo, needs none
+//   page      wants a session of a navigation too, and then answers 200 (`auth: required`, `csrf: off`); default /private
+//   api       default /api/hello
+//   user, password    default alice, wonderland
+//
+// Prints a line for each check that holds. At the first that does not, says which on stderr with what the page shows, and exits 1.
+// Gateway and issuer have to be on different hosts (localhost and 127.0.0.1), for cookies take no notice of ports.
+import assert from 'node:assert/strict';
+
+import { chromium } from 'playwright-core';
+
+const scenarios = { login_call_refresh_logout, cookie_attributes, strict_does_not_loop, two_tabs, no_token_in_script, demo };
+
+/** For one wait. A silent refresh has to come within it too, and the machine may be busy. */
+const DEADLINE = 60_000;
+/** For the whole scenario: the last resort against a wait that nothing bounds. */
+const LAST_RESORT = 300_000;
+
+const [name, json = '{}'] = process.argv.slice(2);
+const options = { user: 'alice', password: 'wonderland', api: '/api/hello', page: '/private', ...JSON.parse(json) };
+const origin = new URL(options.gateway).origin;
+const secure = origin.startsWith('https:');
+const cookieName = secure ? '__Host-cloakroom' : 'cloakroom';
+
+if (!Object.hasOwn(scenarios, name)) {
+  console.error(`unknown scenario ${name}; there are: ${Object.keys(scenarios).join(', ')}`);
+  process.exit(2);
+}
+setTimeout(() => { console.error(`${name}: not done after ${LAST_RESORT} ms`); process.exit(1); }, LAST_RESORT).unref();
+
+const browser = await chromium.launch({
+  executablePath: '/usr/bin/chromium',
+  timeout: 2 * DEADLINE,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync'],
+});
+// On https there is terminator.mjs, whose certificate nobody knows.
+const context = await browser.newContext({ ignoreHTTPSErrors: secure });
+context.setDefaultTimeout(DEADLINE);
+try {
+  await scenarios[name]();
+} catch (error) {
+  console.error(`${name}: ${error.stack}`);
+  for (const page of context.pages()) {
+    const text = await page.locator('body').innerText({ timeout: 1000 }).catch(() => '(no text)');
+    console.error(`--- ${page.url()}\n${text.slice(0, 2000)}`);
+  }
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
+
+/** The whole life of a session, by clicks. */
+async function login_call_refresh_logout() {
+  const before = (await issuer()).tokens.length;
+  const page = await open();
+  await user(page, 'nobody');
+  check((await click(page, 'call')).status === 401, 'without a session the API answers 401');
+  await logIn(page);
+  check(true, 'login by clicks ends in the app, logged in');
+  check((await click(page, 'call')).status === 200, 'the API answers 200');
+
+  await page.evaluate(() => { window.stayed = true; });
+  const answers = await callUntilRefreshed(page);
+  check(answers.every((status) => status === 200), `all ${answers.length} calls around the refresh answered 200`);
+  check((await click(page, 'call')).status === 200, 'the API answers 200 with the new token');
+  check(await page.evaluate(() => window.stayed === true), 'the page stayed while its token was replaced');
+  check((await click(page, 'who')).session.access_token_expires_in > 0, 'the session has a token with time left');
+
+  const [old] = await sessionCookies();
+  await logOut(page);
+  await user(page, 'nobody');
+  check(true, 'logout by a click, through the issuer, ends in the app');
+  check((await sessionCookies()).length === 0, 'the session cookie is gone');
+  check((await click(page, 'call')).status === 401, 'the API answers 401');
+  await until('revocation', async () => (await issuer()).tokens.slice(before).every((token) => !token.alive));
+  check(true, 'none of its tokens is alive at the issuer');
+  await context.addCookies([old]);
+  check((await click(page, 'call')).status === 401, 'the old cookie, put back, is worth nothing');
+}
+
+/** The session cookie as the browser keeps it, and as it came (contract: what the browser gets). */
+async function cookie_attributes() {
+  const page = await open();
+  const set = [];
+  context.on('response', (response) => {
+    if (response.url().startsWith(origin)) set.push(response.headersArray().catch(() => []));
+  });
+  await logIn(page);
+  const cookies = await sessionCookies();
+  check(cookies.length === 1, `one cookie is named ${cookieName}`);
+  const [cookie] = cookies;
+  check(cookie.httpOnly, 'HttpOnly');
+  check(cookie.secure === secure, `Secure is ${secure} on ${origin}`);
+  check(cookie.sameSite === 'Strict', 'SameSite=Strict');
+  check(cookie.path === '/', 'Path=/');
+  check(cookie.domain === new URL(origin).hostname, 'host-only');
+  check(cookie.name.length + cookie.value.length <= 300, 'at most 300 bytes');
+  const lines = (await Promise.all(set)).flat().filter(({ name: field }) => field.toLowerCase() === 'set-cookie');
+  check(lines.some(({ value }) => value.startsWith(`${cookieName}=`)), 'the Set-Cookie field was seen');
+  check(lines.every(({ value }) => !/;\s*domain=/i.test(value)), 'no Set-Cookie field has a Domain');
+  const rest = (await context.cookies(origin)).filter((other) => other.name !== cookieName);
+  check(rest.length === 0, 'no login cookie is left after the login');
+}
+
+/** The landing after the callback sends the Strict cookie at once: one login, one callback, and the page is the user's. */
+async function strict_does_not_loop() {
+  const page = await open();
+  const visited = navigations(page);
+  await logIn(page);
+  oneLogin(visited, 'from the app');
+  check(visited.filter((path) => path === '/').length <= 2, 'the app was loaded at most twice, the landing counted');
+
+  await context.clearCookies();
+  visited.length = 0;
+  await page.goto(origin + options.page);
+  await signIn(page);
+  await page.waitForURL(origin + options.page);
+  oneLogin(visited, 'from a page that wants a session');
+  visited.length = 0;
+  const response = await page.goto(origin + options.page);
+  check(response.status() === 200 && visited.length === 1, 'with the session the page answers at once');
+}
+
+/** Two tabs are both at the issuer before either comes back. */
+async function two_tabs() {
+  const tabs = [await open(), await open()];
+  for (const tab of tabs) await toIssuer(tab);
+  const login = (await context.cookies(origin)).filter((cookie) => cookie.name.startsWith(`${cookieName}-login-`));
+  check(login.length === 2, 'each login has its own cookie');
+  await Promise.all(tabs.map(signIn));
+  for (const tab of tabs) {
+    await tab.waitForURL(`${origin}/`);
+    await user(tab, options.user);
+  }
+  check(true, 'both tabs end in the app, logged in');
+  for (const tab of tabs) check((await click(tab, 'call')).status === 200, 'the API answers 200');
+}
+
+/** Everything that a script of the page can reach is searched for every token that the issuer gave. */
+async function no_token_in_script() {
+  const page = await open();
+  await logIn(page);
+  await callUntilRefreshed(page);
+  await page.reload();
+  await user(page, options.user);
+  const places = await page.evaluate(scriptSees, ['/', '/app.js', '/bff/session', '/bff/logout', options.api]);
+
+  const { tokens, id_tokens } = await issuer();
+  const secrets = [...tokens.map(({ value }) => value), ...id_tokens.flatMap((token) => [token, ...token.split('.').slice(1)])];
+  check(tokens.length >= 4 && id_tokens.length >= 1, `the issuer gave ${tokens.length} access and refresh tokens`);
+  const [cookie] = await sessionCookies();
+  for (const [place, text] of Object.entries(places)) {
+    const found = secrets.some((secret) => text.includes(secret) || text.includes(encodeURIComponent(secret)) || text.includes(btoa(secret)));
+    check(!found, `${place} (${text.length} characters) holds no token`);
+    check(!text.includes(cookie.value), `${place} does not hold the session cookie`, { silent: true });
+  }
+  // Without this the search could pass by having looked at nothing.
+  check(places['fetch /bff/session'].includes(options.user), 'the search saw the answers to fetch');
+}
+
+/** The demo's page and its issuer's, which have elements of their own. */
+async function demo() {
+  const page = await open();
+  await shows(page, '#who', 'Nobody.');
+  await page.click('#call');
+  await shows(page, '#outcome', /^401/);
+  check(true, 'without a session the page shows 401');
+  await page.click('#login');
+  const logIn = async (password) => {
+    await page.fill('#password', password);
+    await page.click('form button');
+  };
+  await page.fill('#username', options.user);
+  await logIn('looking-glass');
+  await shows(page, '#message', /Wrong user name or password/);
+  check(await page.inputValue('#username') === options.user, 'a wrong password is refused, and the name need not be typed again');
+  await logIn(options.password);
+  await page.waitForURL(`${origin}/`);
+  await shows(page, '#who', 'You are Alice Liddell.');
+  check(true, 'the page shows who is logged in');
+
+  await page.click('#call');
+  await shows(page, '#outcome', /^200: .* access token 1 /);
+  check(true, 'the page shows the answer of the API');
+  const left = async () => Number((await page.textContent('#left')).match(/^\d+/)?.[0]);
+  const before = await left();
+  await until('countdown', async () => (await left()) < before);
+  check(before <= 20, 'the page counts the token down');
+  await page.check('#keep-calling');
+  await page.locator('#replaced li').first().waitFor();
+  await shows(page, '#outcome', /^200: .* access token ([2-9]|\d\d) /);
+  check((await left()) > 0, 'the page shows that the token was replaced');
+  await page.uncheck('#keep-calling');
+
+  for (const place of ['#cookie', '#local', '#session']) await shows(page, place, 'empty');
+  check(await page.evaluate(() => document.cookie) === '', 'document.cookie is empty, and shown so');
+  const [cookie] = await sessionCookies();
+  check(cookie.httpOnly && cookie.sameSite === 'Strict', 'though there is a session cookie');
+  await page.click('form button');
+  await shows(page, '#who', 'Nobody.');
+  check(page.url() === `${origin}/` && (await sessionCookies()).length === 0, 'logout ends in the app, without the cookie');
+}
+
+/** Runs in the page. */
+async function scriptSees(paths) {
+  const entries = (storage) => JSON.stringify(Object.entries(storage));
+  const places = {
+    'document.cookie': document.cookie,
+    localStorage: entries(localStorage),
+    sessionStorage: entries(sessionStorage),
+    indexedDB: JSON.stringify(await indexedDB.databases()),
+    'window.name, history and location': JSON.stringify([window.name, history.state, location.href, document.referrer]),
+    html: document.documentElement.outerHTML,
+    'window': JSON.stringify(Object.keys(window).map((key) => [key, String(window[key])])),
+  };
+  if (globalThis.caches) places.caches = JSON.stringify(await caches.keys());
+  for (const path of paths) {
+    const response = await fetch(path, { headers: { 'X-CSRF': '1', Accept: 'application/json' } });
+    places[`fetch ${path}`] = JSON.stringify([response.status, response.url, [...response.headers], await response.text()]);
+  }
+  places['performance entries'] = JSON.stringify(performance.getEntries());
+  return places;
+}
+
+async function open() {
+  const page = await context.newPage();
+  await page.goto(`${origin}/`);
+  return page;
+}
+
+async function logIn(page) {
+  await toIssuer(page);
+  await signIn(page);
+  await page.waitForURL(`${origin}/`);
+  await user(page, options.user);
+}
+
+async function toIssuer(page) {
+  await page.click('#login');
+  await page.waitForURL((url) => url.origin !== origin);
+  await page.locator('form button').waitFor();
+}
+
+/** The issuer's page: a name and a password, or a button where it knows the user. */
+async function signIn(page) {
+  if (await page.locator('input[name=login]').count()) {
+    await page.fill('input[name=login]', options.user);
+    await page.fill('input[name=password]', options.password);
+  }
+  await page.click('form button');
+}
+
+async function logOut(page) {
+  await page.click('#logout');
+  await page.click('button[name=logout]');
+  await page.waitForURL(`${origin}/`);
+}
+
+/** Clicks one of the app's buttons and gives what came of it. */
+async function click(page, id) {
+  const result = page.locator('#result');
+  const before = Number(await result.getAttribute('data-clicks'));
+  await page.click(`#${id}`);
+  await page.locator(`#result[data-clicks="${before + 1}"]`).waitFor();
+  return JSON.parse(await result.textContent());
+}
+
+/** Calls the API until the issuer has granted a refresh, and gives the answers' status codes. */
+async function callUntilRefreshed(page) {
+  const refreshes = async () => (await issuer()).token_requests
+    .filter((request) => request.grant_type === 'refresh_token' && request.status === 200).length;
+  const before = await refreshes();
+  const answers = [];
+  await until('silent refresh', async () => {
+    answers.push((await click(page, 'call')).status);
+    return (await refreshes()) > before;
+  });
+  return answers;
+}
+
+async function user(page, expected) {
+  await shows(page, '#user', new RegExp(`^${expected}$`));
+}
+
+async function shows(page, selector, text) {
+  await page.locator(selector, { hasText: text }).waitFor();
+}
+
+/** The paths of the gateway's that this page goes to from now on, as the browser asks for them. */
+function navigations(page) {
+  const visited = [];
+  page.on('request', (request) => {
+    const url = new URL(request.url());
+    if (request.isNavigationRequest() && url.origin === origin) visited.push(url.pathname);
+  });
+  return visited;
+}
+
+function oneLogin(visited, where) {
+  const times = (path) => visited.filter((other) => other === path).length;
+  check(times('/bff/login') === 1, `${where}: one login (${visited.join(' ')})`);
+  check(times('/bff/callback') === 1, `${where}: one callback`);
+}
+
+async function sessionCookies() {
+  return (await context.cookies(origin)).filter((cookie) => cookie.name === cookieName);
+}
+
+async function issuer() {
+  const response = await fetch(`${options.admin}/state`);
+  return response.json();
+}
+
+/** Asks again and again, for what is waited for happens elsewhere and announces itself to nobody. */
+async function until(what, condition) {
+  const deadline = performance.now() + DEADLINE;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`no ${what} within ${DEADLINE} ms`);
+    await new Promise((resolve) => { setTimeout(resolve, 100); });
+  }
+}
+
+function check(holds, what, { silent = false } = {}) {
+  assert.ok(holds, what);
+  if (!silent) console.log(`ok ${what}`);
+}
