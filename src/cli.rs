@@ -107,7 +107,11 @@ fn try_to_connect(config: &Config) -> ExitCode {
     };
     let findings = runtime.block_on(connect::try_all(config));
     for finding in &findings {
-        say(&finding.to_string());
+        if finding.is_good() {
+            say(&finding.to_string());
+        } else {
+            complain(&finding.to_string());
+        }
     }
     if findings.iter().all(Finding::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

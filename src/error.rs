@@ -111,7 +111,7 @@ impl Code {
         match self {
             Self::Unauthenticated => "You are not signed in",
             Self::SessionEnded => "Your session has ended",
-            Self::Csrf => "This request came from another site",
+            Self::Csrf => "This request could not be shown to be the app's own",
             Self::Forbidden => "You may not do this",
             Self::BadRequest => "This request makes no sense",
             Self::LoginFailed => "The sign-in did not succeed",

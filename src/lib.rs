@@ -21,13 +21,14 @@
 //! # Who else is here
 //!
 //! [`cli`] and [`config`] start it all. [`seal`] is the only room that encrypts. [`tokens`], [`secret`],
-//! [`clock`], [`random`], [`body`] and [`telemetry`] are what everyone may use; they use nobody.
+//! [`clock`], [`random`], [`body`], [`connector`] and [`telemetry`] are what everyone may use.
 //! `CONTRIBUTING.md` has the table of who may import whom, and a test holds the code to it.
 
 pub mod body;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod connector;
 pub mod endpoints;
 pub mod error;
 pub mod files;

@@ -14,6 +14,7 @@ use ::http::HeaderValue;
 
 use crate::clock::Clock;
 use crate::config;
+use crate::connector;
 use crate::random::Random;
 use crate::secret::Secret;
 
@@ -26,8 +27,7 @@ use jwks::KeySet;
 pub use authorize::AuthorizationRequest;
 pub use discovery::{Availability, DocumentFault};
 pub use error::{
-    BuildError, IssuerUnavailable, RedeemError, RefreshError, ResponseIssuerError, RevokeError, TokenFault,
-    UserinfoFault,
+    IssuerUnavailable, RedeemError, RefreshError, ResponseIssuerError, RevokeError, TokenFault, UserinfoFault,
 };
 pub use http::CallFault;
 pub use id_token::IdTokenFault;
@@ -53,8 +53,6 @@ pub struct Client {
     oidc: config::Oidc,
     redirect_uri: String,
     post_logout_redirect_uri: String,
-    /// `max_age` of the configured authorization parameters.
-    max_age: Option<u64>,
     authentication: ClientAuthentication,
     http: Arc<Http>,
     discovery: Discovery,
@@ -80,19 +78,18 @@ impl Client {
     /// A client that has not yet spoken to its issuer: discovery waits until it is needed.
     ///
     /// # Errors
-    /// Where the configuration makes no sense, or the machine has no root certificates.
+    /// Where the machine has no root certificates.
     pub fn new(
         oidc: &config::Oidc,
         redirect_uri: String,
         post_logout_redirect_uri: String,
         clock: Arc<dyn Clock>,
         random: Random,
-    ) -> Result<Self, BuildError> {
-        let http = Arc::new(Http::new(oidc.timeout, !discovery::is_plain(&oidc.issuer))?);
+    ) -> Result<Self, connector::BuildError> {
+        let http = Arc::new(Http::new(oidc.timeout, !oidc.issuer.is_plain())?);
         Ok(Self {
-            max_age: authorize::configured_max_age(oidc)?,
-            authentication: ClientAuthentication::new(&oidc.client_id, &oidc.client_auth)?,
-            discovery: Discovery::new(&oidc.issuer, Arc::clone(&http), Arc::clone(&clock))?,
+            authentication: ClientAuthentication::new(&oidc.client_id, &oidc.client_auth),
+            discovery: Discovery::new(&oidc.issuer, Arc::clone(&http), Arc::clone(&clock)),
             keys: Cached::new(Arc::clone(&clock)),
             oidc: oidc.clone(),
             redirect_uri,
@@ -113,7 +110,7 @@ impl Client {
 
     /// The issuer, as configured.
     pub fn issuer(&self) -> &str {
-        &self.oidc.issuer
+        self.oidc.issuer.as_str()
     }
 
     /// The last known state of discovery. Asks nobody.
@@ -126,7 +123,7 @@ impl fmt::Debug for Client {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Client")
-            .field("issuer", &self.oidc.issuer)
+            .field("issuer", &self.issuer())
             .field("client_id", &self.oidc.client_id)
             .finish_non_exhaustive()
     }
@@ -135,9 +132,9 @@ impl fmt::Debug for Client {
 /// How long answers that seldom change are used: the metadata and the keys.
 const CACHE_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
-/// `Authorization` for a bearer token (RFC 6750 §2.1), kept out of every `Debug`.
-fn bearer(token: &Secret) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose())).ok()?;
+/// An `Authorization` (RFC 9110 §11.6.2), kept out of every `Debug`. `None` where it cannot be sent.
+fn authorization(scheme: &str, credentials: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("{scheme} {credentials}")).ok()?;
     value.set_sensitive(true);
     Some(value)
 }

@@ -166,6 +166,12 @@ impl Refresher {
         let session = self.load(ticket).await.ok()??;
         (!has_same_token(&session, refused)).then_some(Ok(session))
     }
+
+    /// Tells that an upstream has accepted the token that replaced a refused one.
+    pub fn note_accepted(&self, ticket: &Ticket) {
+        let key = self.0.sessions.record_key(ticket);
+        self.0.state().backoff.note_helped(&key);
+    }
 }
 
 impl Shared {

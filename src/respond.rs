@@ -35,6 +35,14 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
 });
 
+/// Whether `Accept` names this type in so many words (RFC 9110 §12.5.1).
+pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
+    fields
+        .flat_map(|field| field.split(','))
+        .any(|range| range.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(media_type))
+}
+
 /// The answer to a request that is not served.
 pub fn refusal(refusal: &Refusal, audience: Audience) -> Response<Body> {
     let mut response = match audience {

@@ -142,7 +142,8 @@ impl Server {
             connections.open.wait().await;
             gateway.settle().await;
         };
-        if tokio::time::timeout(shutdown_grace, settled).await.is_err() {
+        let left = shutdown_grace.saturating_sub(readiness.notice(shutdown_grace));
+        if tokio::time::timeout(left, settled).await.is_err() {
             tracing::warn!(event = "server.cut_off", "the grace time is over; what was under way is cut off");
         }
         if let Some(admin) = admin {

@@ -195,12 +195,17 @@ impl Sessions {
     /// # Errors
     /// Where the store cannot be asked.
     pub async fn touch(&self, ticket: &Ticket, session: &Session) -> Result<(), Unavailable> {
-        let now = self.clock.now();
-        if !session.needs_touch(now, self.settings.idle_timeout) {
+        if !self.touch_is_due(session) {
             return Ok(());
         }
+        let now = self.clock.now();
         let deadline = session.idle_deadline(now, self.settings.idle_timeout);
         self.store.touch(&self.record_key(ticket), session.idle_expires_at, deadline).await
+    }
+
+    /// Whether [`Sessions::touch`] would write.
+    pub fn touch_is_due(&self, session: &Session) -> bool {
+        session.needs_touch(self.clock.now(), self.settings.idle_timeout)
     }
 
     /// Ends the session, and gives what it last was, with the newest tokens, for them to be revoked. `None`

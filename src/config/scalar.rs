@@ -39,8 +39,14 @@ pub(super) struct Network(pub(super) IpNet);
 pub(super) struct Scope(pub(super) String);
 
 /// Parameters of the authorization request that are not the gateway's own.
-#[derive(Clone, Debug)]
-pub(super) struct Parameters(pub(super) BTreeMap<String, String>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parameters {
+    pub(super) max_age: Option<u64>,
+    pub(super) others: BTreeMap<String, String>,
+}
+
+/// `max_age` of the authorization request (OpenID Connect Core §3.1.2.1), a text like every parameter.
+struct MaxAge(u64);
 
 /// A cookie's name.
 #[derive(Clone, Debug)]
@@ -189,23 +195,46 @@ impl Decode for Parameters {
         let Content::Map(entries) = &node.content else {
             return Err(wrong_type(node, "a map of parameters", &node.shown(), reading));
         };
-        let mut parameters = Vec::new();
+        let mut parameters = Self::default();
+        let mut result = Ok(());
         for (name, value) in entries {
-            if name.text.is_empty() || Self::RESERVED.contains(&name.text.as_str()) {
-                let problem = "a parameter that the gateway sets itself";
-                parameters.push(Err(reading.fault(name, problem, "the file without it")));
-            }
-            parameters.push(Text::decode(value, reading).map(|value| (name.text.clone(), value.0)));
+            let read = match name.text.as_str() {
+                "max_age" => {
+                    MaxAge::decode(value, reading).map(|seconds| parameters.max_age = Some(seconds.0))
+                }
+                reserved if reserved.is_empty() || Self::RESERVED.contains(&reserved) => {
+                    let problem = "a parameter that the gateway sets itself";
+                    Err(reading.fault(name, problem, "the file without it"))
+                }
+                other => Text::decode(value, reading).map(|value| {
+                    parameters.others.insert(other.to_owned(), value.0);
+                }),
+            };
+            result = result.and(read);
         }
-        parameters.into_iter().collect::<Result<_, _>>().map(Self)
+        result.map(|()| parameters)
     }
 
     fn schema() -> Value {
         json!({
             "type": "object",
+            "patternProperties": {"^max_age$": MaxAge::schema()},
             "additionalProperties": schema::text(),
             "propertyNames": {"minLength": 1, "not": {"enum": Self::RESERVED}},
         })
+    }
+}
+
+impl Decode for MaxAge {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a number of seconds in quotes", reading, |written| {
+            let refusal = |_| Refusal::new("not a number of seconds", "such as `'3600'`");
+            text(written)?.parse().map(Self).map_err(refusal)
+        })
+    }
+
+    fn schema() -> Value {
+        schema::pattern("[0-9]+")
     }
 }
 

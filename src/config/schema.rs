@@ -207,6 +207,7 @@ mod tests {
             ("{env: REDIS_PASSWORD}", "hunter2"),
             ("{env: REDIS_PASSWORD}", "{env: A, file: B}"),
             ("authorization_parameters: {}", "authorization_parameters: {state: x}"),
+            ("authorization_parameters: {}", "authorization_parameters: {max_age: soon}"),
             ("client_id: shop", ""),
         ] {
             let text = ANNOTATED.replacen(old, new, 1);

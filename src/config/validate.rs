@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::decode::{At, List, Required};
 use crate::config::raw;
-use crate::config::reading::{Reading, Reported};
+use crate::config::reading::{Place, Reading, Reported};
 use crate::config::secret_ref::SecretRef;
 use crate::config::web::is_loopback;
 use crate::config::{Admin, Config, Limits, Redis, Server, SessionKey, Store, Telemetry};
@@ -98,18 +98,9 @@ fn sessions(sessions: raw::Sessions, reading: &mut Reading<'_>) -> Sessions {
 }
 
 fn session_keys(keys: List<SecretRef, 1>, reading: &mut Reading<'_>) -> Result<Vec<SessionKey>, Reported> {
-    let mut ring: Vec<SessionKey> = Vec::new();
-    let mut result = Ok(());
-    for key in keys.0 {
-        match key.and_then(|key| key.value.read_session_key(reading)) {
-            Ok((key, place)) if ring.contains(&key) => {
-                result = Err(reading.fault(&place, "this session key stands here twice", "each key once"));
-            }
-            Ok((key, _)) => ring.push(key),
-            Err(reported) => result = Err(reported),
-        }
-    }
-    result.map(|()| ring)
+    let keys: Vec<_> =
+        keys.0.into_iter().map(|key| key.and_then(|key| key.value.read_session_key(reading))).collect();
+    distinct(keys, "session key", reading)
 }
 
 fn redis(redis: raw::Redis, reading: &mut Reading<'_>) -> Result<Redis, Reported> {
@@ -165,4 +156,25 @@ fn telemetry(telemetry: raw::Telemetry) -> Result<Telemetry, Reported> {
 /// Every value of a list, where each could be read.
 fn all<T, const LEAST: usize>(list: Required<List<T, LEAST>>) -> Result<Vec<At<T>>, Reported> {
     list?.value.0.into_iter().collect()
+}
+
+/// Values of a list, each with its place; none of them twice.
+fn distinct<T: PartialEq>(
+    values: impl IntoIterator<Item = Result<(T, Place), Reported>>,
+    what: &str,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<T>, Reported> {
+    let mut distinct = Vec::new();
+    let mut result = Ok(());
+    for value in values {
+        match value {
+            Ok((value, place)) if distinct.contains(&value) => {
+                let problem = format!("this {what} stands here twice");
+                result = Err(reading.fault(&place, problem, format!("each {what} once")));
+            }
+            Ok((value, _)) => distinct.push(value),
+            Err(reported) => result = Err(reported),
+        }
+    }
+    result.map(|()| distinct)
 }

@@ -12,11 +12,7 @@ use crate::config::decode::{Decode, scalar};
 use crate::config::diagnostic::Refusal;
 use crate::config::document::{Content, Node, REDACTED};
 use crate::config::reading::{Reading, Reported};
-use crate::config::{Origin, schema};
-
-/// An issuer, as written: it is compared as text (OpenID Connect Discovery §4.3).
-#[derive(Clone, Debug)]
-pub(super) struct Issuer(pub(super) String);
+use crate::config::{Issuer, Origin, schema};
 
 /// `http` or `https`, with an optional path.
 #[derive(Clone, Debug)]
@@ -53,12 +49,12 @@ impl Decode for Origin {
 impl Decode for Issuer {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
         scalar(node, "an issuer such as `https://id.example.com`", reading, |written| {
-            issuer(&written.text).map(Self)
+            Self::parse(&written.text)
         })
     }
 
     fn schema() -> Value {
-        schema::pattern("[Hh][Tt][Tt][Pp][Ss]?://.+")
+        schema::pattern("https?://.+")
     }
 
     fn shown(node: &Node) -> String {
@@ -135,8 +131,24 @@ impl Origin {
     }
 }
 
+impl Issuer {
+    /// Reads an issuer: `https` unless loopback, and a URL that can be called as it is written.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let url = http_url(text)?;
+        refuse_plain_http(&url)?;
+        if !text.starts_with(url.scheme()) {
+            return Err(Refusal::new("a scheme in capitals", "`https://` in small letters, and the rest"));
+        }
+        // Discovery §4.1: a slash at the issuer's end goes before the suffix is put there.
+        let address = format!("{}/.well-known/openid-configuration", text.trim_end_matches('/'));
+        let refusal =
+            |_| Refusal::new("a URL that cannot be called", "a URL such as `https://id.example.com`");
+        Ok(Self { text: text.to_owned(), metadata_address: address.parse().map_err(refusal)? })
+    }
+}
+
 /// Whether only this machine can be meant by a host.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
@@ -155,11 +167,6 @@ fn shown_url(node: &Node) -> String {
     }
 }
 
-fn issuer(text: &str) -> Result<String, Refusal> {
-    refuse_plain_http(&http_url(text)?)?;
-    Ok(text.to_owned())
-}
-
 /// `http` or `https`, a host, perhaps a port and a path. The parser of browsers, which `url` is, mends
 /// much that must not be mended in silence, so the text is looked at first.
 fn http_url(text: &str) -> Result<Url, Refusal> {
@@ -170,8 +177,7 @@ fn http_url(text: &str) -> Result<Url, Refusal> {
         start.eq_ignore_ascii_case(scheme).then(|| &text[scheme.len()..])
     });
     let after_scheme = after_scheme.ok_or_else(|| refusal("not an http or https URL"))?;
-    let is_clean = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
-    let url = Url::parse(text).ok().filter(|url| is_clean && url.port() != Some(0));
+    let url = Url::parse(text).ok().filter(|url| is_clean(text) && url.port() != Some(0));
     let url = url.filter(|_| !after_scheme.starts_with('/')).ok_or_else(|| refusal("not a URL"))?;
     let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
@@ -181,6 +187,11 @@ fn http_url(text: &str) -> Result<Url, Refusal> {
         return Err(refusal("a URL with a query or fragment"));
     }
     Ok(url)
+}
+
+/// Whether a text has nothing that `url` would take out or turn round in silence.
+fn is_clean(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }
 
 fn refuse_plain_http(url: &Url) -> Result<(), Refusal> {
@@ -205,12 +216,11 @@ fn redis_url(text: &str) -> Result<Url, Refusal> {
     if !url.username().is_empty() || text.contains('@') {
         return Err(Refusal::new("a user in the URL", "the URL without it, and `username` beside it"));
     }
-    let is_clean = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let has_host = url.host_str().is_some_and(|host| !host.is_empty());
     let database = url.path().strip_prefix('/').unwrap_or(url.path());
     let is_plain = url.query().is_none() && url.fragment().is_none() && url.port() != Some(0);
     let is_database = database.is_empty() || database.parse::<u32>().is_ok();
-    if url.scheme() == "redis" && is_clean && has_host && is_plain && is_database {
+    if url.scheme() == "redis" && is_clean(text) && has_host && is_plain && is_database {
         Ok(url)
     } else {
         Err(refusal("not the URL of a Redis server"))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, header};
+use http::{Method, Response, header};
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +30,7 @@ impl Endpoints {
         if head.method != Method::POST {
             return Ok(respond::logout_confirmation(&format!("{}/logout", self.base_path)));
         }
-        let by_script = wants_json(&head.headers);
+        let by_script = respond::accepts(&head.headers, "application/json");
         let location = match self.ticket(&head.headers)? {
             (Some(ticket), _) => self.end(ticket, by_script).await?,
             // A second logout is no error, and there is nothing to tell the issuer.
@@ -130,12 +130,4 @@ impl Ending {
 /// `GET logout/callback`: the browser is back from the issuer, and goes on to the app.
 pub(super) fn returned() -> Response<Body> {
     respond::see_other("/")
-}
-
-fn wants_json(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("application/json"))
 }

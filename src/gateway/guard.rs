@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, header};
 
 use crate::config::{Csrf, Origin};
 use crate::error::{Code, Refusal};
-use crate::respond::Audience;
+use crate::respond::{Audience, accepts};
 
 /// What the headers say of where the request was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub fn audience<B>(request: &Request<B>) -> Audience {
     let headers = request.headers();
     let navigates = match text(headers, "sec-fetch-mode") {
         Some(mode) => mode == "navigate",
-        None => accepts(headers, "text/html") && !headers.contains_key("x-csrf"),
+        None => accepts(headers, "text/html") && !says_script(headers),
     };
     if navigates { Audience::Page } else { Audience::Script }
 }
@@ -75,15 +75,17 @@ pub fn route(headers: &HeaderMap, origin: &Origin, csrf: Csrf, websocket: bool) 
     }
 }
 
-/// A login begins by a navigation alone, never by a script or a sub-resource (R6). A client that says
-/// nothing of itself, as on a command line, passes: no browser is like that.
+/// A login begins by a navigation alone, never by a script or a sub-resource (R6). Where there is no Fetch
+/// Metadata, a client that says nothing of itself passes, as one on a command line does.
 pub fn login<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     let refused = match (text(headers, "sec-fetch-mode"), text(headers, "sec-fetch-dest")) {
         (None, None) => {
-            headers.contains_key("x-csrf")
-                || headers.contains_key("x-requested-with")
-                || !(accepts(headers, "text/html") || accepts(headers, "*/*"))
+            let takes_anything = headers.get(header::ACCEPT).is_none_or(|accept| accept == "*/*");
+            // A navigation by GET has no `Origin`.
+            says_script(headers)
+                || headers.contains_key(header::ORIGIN)
+                || !(takes_anything || accepts(headers, "text/html"))
         }
         (mode, destination) => {
             mode.is_some_and(|mode| mode != "navigate") || destination.is_some_and(|dest| dest != "document")
@@ -116,6 +118,11 @@ pub fn logout<B>(request: &Request<B>, origin: &Origin) -> Result<(), Refusal> {
     }
 }
 
+/// Fields that scripts alone can set.
+fn says_script(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-csrf") || headers.contains_key("x-requested-with")
+}
+
 fn is_form(headers: &HeaderMap) -> bool {
     text(headers, "sec-fetch-mode")
         .map_or_else(|| !accepts(headers, "application/json"), |mode| mode == "navigate")
@@ -127,18 +134,6 @@ fn foreign() -> Refusal {
 
 fn header_missing() -> Refusal {
     Refusal::new(Code::Csrf, "Requests by script carry the header X-CSRF: 1 here.")
-}
-
-/// Whether `Accept` names this type in so many words; a field that is absent names `*/*`.
-pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    let mut fields = headers.get_all(header::ACCEPT).iter().peekable();
-    if fields.peek().is_none() {
-        return media_type == "*/*";
-    }
-    fields
-        .filter_map(|field| field.to_str().ok())
-        .flat_map(|field| field.split(','))
-        .any(|range| range.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(media_type))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -220,7 +215,10 @@ mod tests {
         assert!(refused(&[("accept", "image/avif,image/webp")]));
         assert!(refused(&[("accept", "*/*"), ("x-csrf", "1")]));
         assert!(!refused(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]));
+        assert!(refused(&[("accept", "image/webp,*/*;q=0.8")]));
+        assert!(refused(&[("accept", "*/*"), ("origin", "https://evil.example.com")]));
         assert!(!refused(&[("accept", "text/html,application/xhtml+xml")]));
+        assert!(!refused(&[("accept", "*/*")]));
         assert!(!refused(&[]));
     }
 

@@ -152,7 +152,9 @@ fn check_segment(segment: &str, allow_encoded_slash: bool) -> Result<(), Refusal
     }
     // Decoded slashes split again, so that `a%2f..` hides no dot segment where encoded slashes are allowed.
     let decoded: Vec<u8> = percent_decode_str(segment).collect();
-    if decoded.split(|byte| *byte == b'/').any(|part| part == b"." || part == b"..") {
+    // Servlet containers take what is behind a `;` off before they resolve dots: `/..;/` climbs there.
+    let is_dots = |part: &[u8]| matches!(part.split(|byte| *byte == b';').next(), Some(b"." | b".."));
+    if decoded.split(|byte| *byte == b'/').any(is_dots) {
         return Err(Refusal::bad_request("The path holds a dot segment."));
     }
     Ok(())
@@ -213,6 +215,9 @@ mod tests {
             "//api",
             "/api//x",
             "/api/../x",
+            "/api/..;/x",
+            "/api/..;a=b/x",
+            "/api/%2e%2e%3b/x",
             "/api/./x",
             "/api/%2e%2e/x",
             "/api/.%2E",

@@ -8,10 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use crate::config;
 use crate::secret::Secret;
 
-use super::error::{BuildError, IssuerUnavailable, ResponseIssuerError};
+use super::error::{IssuerUnavailable, ResponseIssuerError};
 use super::{Client, Expected};
 
 /// One login's request. What it names wins over the configured authorization parameters.
@@ -41,7 +40,7 @@ impl Client {
         Expected {
             nonce: Secret::new(self.random.token::<32>()),
             verifier: Secret::new(self.random.token::<32>()),
-            max_age: max_age.or(self.max_age),
+            max_age: max_age.or(self.oidc.max_age),
             acr_values: acr_values.filter(|values| !values.is_empty()),
         }
     }
@@ -93,35 +92,10 @@ impl Client {
     /// Where it is another's, or does not say though the issuer's metadata promise it.
     pub async fn check_response_issuer(&self, iss: Option<&str>) -> Result<(), ResponseIssuerError> {
         match iss {
-            Some(iss) if iss == self.oidc.issuer => Ok(()),
+            Some(iss) if iss == self.oidc.issuer.as_str() => Ok(()),
             Some(_) => Err(ResponseIssuerError::Mismatch),
             None if self.discovery.metadata().await?.sends_iss => Err(ResponseIssuerError::Missing),
             None => Ok(()),
         }
     }
-}
-
-/// Parameters that an operator's extras must not replace: they carry the protocol's safety.
-const RESERVED: [&str; 11] = [
-    "client_id",
-    "code_challenge",
-    "code_challenge_method",
-    "nonce",
-    "redirect_uri",
-    "request",
-    "request_uri",
-    "response_mode",
-    "response_type",
-    "scope",
-    "state",
-];
-
-/// Checks the configured parameters, and reads the one that the ID token is checked against as a number.
-pub(super) fn configured_max_age(oidc: &config::Oidc) -> Result<Option<u64>, BuildError> {
-    let parameters = &oidc.authorization_parameters;
-    if let Some(name) = RESERVED.into_iter().find(|name| parameters.contains_key(*name)) {
-        return Err(BuildError::ReservedParameter(name.to_owned()));
-    }
-    let max_age = parameters.get("max_age").map(|seconds| seconds.parse());
-    max_age.transpose().map_err(|_invalid| BuildError::MaxAge)
 }

@@ -1,13 +1,19 @@
-//! What the issuer publishes and seldom changes: fetched when first needed, by one caller however many
-//! want it, and kept through an outage.
+//! What the issuer publishes and seldom changes: fetched when first needed, once however many want it, and
+//! kept through an outage.
+//!
+//! A fetch runs in a task of its own: a caller that gives up cancels nothing, and the next one finds what
+//! became of it. Nobody waits for a fetch while there is an old value to use.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
 
 use crate::clock::{Clock, Timestamp};
 
 use super::CACHE_LIFETIME;
 use super::error::IssuerUnavailable;
+use super::http::CallFault;
 
 /// A failure with nothing to fall back on is remembered this long: a crowd asks once, and a login
 /// after the recovery works at once.
@@ -17,11 +23,13 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const RENEWAL_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A published value.
-pub(super) struct Cached<T> {
+pub(super) struct Cached<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
     clock: Arc<dyn Clock>,
     state: Mutex<State<T>>,
-    /// Held while a fetch is under way.
-    flight: tokio::sync::Mutex<()>,
+    /// Held by the fetch that is under way.
+    flight: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State<T> {
@@ -30,32 +38,47 @@ struct State<T> {
     renewed_at: Option<Timestamp>,
 }
 
-impl<T> Cached<T> {
+/// What there is without a fetch.
+enum Standing<T> {
+    /// An outcome that needs no fetch yet.
+    Settled(Result<Arc<T>, IssuerUnavailable>),
+    /// A value that is to be fetched anew.
+    Old(Arc<T>),
+    /// Nothing.
+    Missing,
+}
+
+impl<T: Send + Sync + 'static> Cached<T> {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        let state = State { value: None, failure: None, renewed_at: None };
-        Self { clock, state: Mutex::new(state), flight: tokio::sync::Mutex::new(()) }
+        let state = Mutex::new(State { value: None, failure: None, renewed_at: None });
+        Self(Arc::new(Shared { clock, state, flight: Arc::default() }))
     }
 
-    /// The value, fetched if there is none or it is old. An outage keeps the old one.
+    /// The value, fetched if there is none. An old one is given at once, and fetched anew meanwhile.
     pub(super) async fn get(
         &self,
-        fetch: impl Future<Output = Result<T, IssuerUnavailable>>,
+        fetch: impl Future<Output = Result<T, IssuerUnavailable>> + Send + 'static,
     ) -> Result<Arc<T>, IssuerUnavailable> {
-        if let Some(outcome) = self.settled() {
-            return outcome;
-        }
-        let _flight = self.flight.lock().await;
-        // Whoever held the flight before may have brought the value, or found the issuer away.
-        if let Some(outcome) = self.settled() {
-            return outcome;
-        }
-        let outcome = self.fetch(fetch).await;
-        match (outcome, &self.state().value) {
-            (Err(error), Some((old, _))) => {
-                tracing::warn!(%error, cause = %error.fault(), "the issuer is away; what it last published is used");
-                Ok(Arc::clone(old))
+        match self.0.standing() {
+            Standing::Settled(outcome) => outcome,
+            Standing::Old(value) => {
+                // Whoever held the flight a moment ago may have brought a newer one.
+                if let Ok(flight) = Arc::clone(&self.0.flight).try_lock_owned()
+                    && let Standing::Old(_) = self.0.standing()
+                {
+                    drop(fly(flight, Arc::clone(&self.0).fetch(fetch)));
+                }
+                Ok(value)
             }
-            (outcome, _) => outcome,
+            Standing::Missing => {
+                let flight = Arc::clone(&self.0.flight).lock_owned().await;
+                // Whoever held the flight before may have brought the value, or found the issuer away.
+                match self.0.standing() {
+                    Standing::Settled(outcome) => outcome,
+                    Standing::Old(value) => Ok(value),
+                    Standing::Missing => fly(flight, Arc::clone(&self.0).fetch(fetch)).await,
+                }
+            }
         }
     }
 
@@ -64,12 +87,12 @@ impl<T> Cached<T> {
         &self,
         seen: &Arc<T>,
         interval: Duration,
-        fetch: impl Future<Output = Result<T, IssuerUnavailable>>,
+        fetch: impl Future<Output = Result<T, IssuerUnavailable>> + Send + 'static,
     ) -> Result<Arc<T>, IssuerUnavailable> {
-        let _flight = self.flight.lock().await;
-        let now = self.clock.now();
+        let flight = Arc::clone(&self.0.flight).lock_owned().await;
+        let now = self.0.clock.now();
         {
-            let state = self.state();
+            let state = self.0.state();
             match &state.value {
                 Some((value, _)) if !Arc::ptr_eq(value, seen) => return Ok(Arc::clone(value)),
                 _ if state.renewed_at.is_some_and(|at| is_within(now, at, interval)) => {
@@ -83,35 +106,48 @@ impl<T> Cached<T> {
                 return Err(error.clone());
             }
         }
-        let value = self.fetch(fetch).await?;
-        self.state().renewed_at = Some(self.clock.now());
-        Ok(value)
+        let shared = Arc::clone(&self.0);
+        let renewal = async move {
+            let value = Arc::clone(&shared).fetch(fetch).await?;
+            shared.state().renewed_at = Some(shared.clock.now());
+            Ok(value)
+        };
+        fly(flight, renewal).await
     }
 
     /// Whether the last fetch brought a value; `None` before the first.
     pub(super) fn last_fetch_succeeded(&self) -> Option<bool> {
-        let state = self.state();
+        let state = self.0.state();
         match (&state.failure, &state.value) {
             (Some(_), _) => Some(false),
             (None, Some(_)) => Some(true),
             (None, None) => None,
         }
     }
+}
 
-    /// The outcome that stands without a fetch.
-    fn settled(&self) -> Option<Result<Arc<T>, IssuerUnavailable>> {
+impl<T> Shared<T> {
+    fn standing(&self) -> Standing<T> {
         let now = self.clock.now();
         let state = self.state();
         let failed_within = |interval| state.failure.as_ref().filter(|(_, at)| is_within(now, *at, interval));
         match &state.value {
-            Some((value, at)) if is_within(now, *at, CACHE_LIFETIME) => Some(Ok(Arc::clone(value))),
-            Some((value, _)) => failed_within(RENEWAL_RETRY_INTERVAL).map(|_| Ok(Arc::clone(value))),
-            None => failed_within(RETRY_INTERVAL).map(|(error, _)| Err(error.clone())),
+            Some((value, at))
+                if is_within(now, *at, CACHE_LIFETIME) || failed_within(RENEWAL_RETRY_INTERVAL).is_some() =>
+            {
+                Standing::Settled(Ok(Arc::clone(value)))
+            }
+            Some((value, _)) => Standing::Old(Arc::clone(value)),
+            None => match failed_within(RETRY_INTERVAL) {
+                Some((error, _)) => Standing::Settled(Err(error.clone())),
+                None => Standing::Missing,
+            },
         }
     }
 
+    /// Fetches, and puts down what came of it.
     async fn fetch(
-        &self,
+        self: Arc<Self>,
         fetch: impl Future<Output = Result<T, IssuerUnavailable>>,
     ) -> Result<Arc<T>, IssuerUnavailable> {
         let outcome = fetch.await.map(Arc::new);
@@ -122,7 +158,12 @@ impl<T> Cached<T> {
                 state.value = Some((Arc::clone(value), now));
                 state.failure = None;
             }
-            Err(error) => state.failure = Some((error.clone(), now)),
+            Err(error) => {
+                state.failure = Some((error.clone(), now));
+                if state.value.is_some() {
+                    tracing::warn!(%error, cause = %error.fault(), "the issuer is away; what it last published is used");
+                }
+            }
         }
         outcome
     }
@@ -130,6 +171,20 @@ impl<T> Cached<T> {
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Starts a task that holds the flight until it is done, whoever waits for it. One that breaks off, by a
+/// panic or with the runtime, brings nothing.
+fn fly<T: Send + Sync + 'static>(
+    flight: OwnedMutexGuard<()>,
+    work: impl Future<Output = Result<Arc<T>, IssuerUnavailable>> + Send + 'static,
+) -> impl Future<Output = Result<Arc<T>, IssuerUnavailable>> {
+    let task = tokio::spawn(async move {
+        let outcome = work.await;
+        drop(flight);
+        outcome
+    });
+    async { task.await.unwrap_or_else(|error| Err(CallFault::Broken(error.into()).into())) }
 }
 
 /// Whether `at` lies no more than `interval` back. A moment in the future, of a clock that was set back

@@ -8,12 +8,12 @@ use form_urlencoded::byte_serialize;
 use crate::config::ClientAuth;
 use crate::secret::Secret;
 
-use super::error::BuildError;
+use super::authorization;
 
 /// What goes with each request to the token and revocation endpoints.
 pub(super) enum ClientAuthentication {
-    /// In the `Authorization` header.
-    Basic(HeaderValue),
+    /// In the `Authorization` header, which takes any base64.
+    Basic(Option<HeaderValue>),
     /// In the form.
     Post { client_id: String, client_secret: Secret },
     /// A public client, which names itself.
@@ -21,13 +21,13 @@ pub(super) enum ClientAuthentication {
 }
 
 impl ClientAuthentication {
-    pub(super) fn new(client_id: &str, method: &ClientAuth) -> Result<Self, BuildError> {
+    pub(super) fn new(client_id: &str, method: &ClientAuth) -> Self {
         let client_id = client_id.to_owned();
-        Ok(match method {
-            ClientAuth::ClientSecretBasic(secret) => Self::Basic(basic(&client_id, secret)?),
+        match method {
+            ClientAuth::ClientSecretBasic(secret) => Self::Basic(basic(&client_id, secret)),
             ClientAuth::ClientSecretPost(secret) => Self::Post { client_id, client_secret: secret.clone() },
             ClientAuth::None => Self::None { client_id },
-        })
+        }
     }
 
     /// The whole form with the client's proof, and the header that goes with it.
@@ -35,7 +35,7 @@ impl ClientAuthentication {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.extend_pairs(parameters);
         let header = match self {
-            Self::Basic(header) => Some(header.clone()),
+            Self::Basic(header) => header.clone(),
             Self::Post { client_id, client_secret } => {
                 form.append_pair("client_id", client_id);
                 form.append_pair("client_secret", client_secret.expose());
@@ -51,13 +51,10 @@ impl ClientAuthentication {
 }
 
 /// R60: both halves are form-encoded before they are joined, or a colon in an id would move the seam.
-fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, BuildError> {
+fn basic(client_id: &str, secret: &Secret) -> Option<HeaderValue> {
     let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
     let credentials = format!("{}:{}", encoded(client_id), encoded(secret.expose()));
-    let mut header = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(credentials)))
-        .map_err(|_invalid| BuildError::ClientSecret)?;
-    header.set_sensitive(true);
-    Ok(header)
+    authorization("Basic", &STANDARD.encode(credentials))
 }
 
 #[cfg(test)]
@@ -65,7 +62,7 @@ mod tests {
     use super::*;
 
     fn authentication(method: &ClientAuth) -> (String, Option<HeaderValue>) {
-        ClientAuthentication::new("a:b c", method).unwrap().sign(&[("grant_type", "x y")])
+        ClientAuthentication::new("a:b c", method).sign(&[("grant_type", "x y")])
     }
 
     #[test]

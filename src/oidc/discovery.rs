@@ -5,18 +5,18 @@ use std::sync::Arc;
 use ::http::{StatusCode, Uri};
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde_json::{Map, Value};
-use url::{Host, Url};
+use url::Url;
 
 use crate::clock::Clock;
+use crate::config::{Issuer, is_loopback};
 
 use super::cache::Cached;
-use super::error::{BuildError, IssuerUnavailable};
+use super::error::IssuerUnavailable;
 use super::http::{CallFault, Http};
 
 /// Fetches the metadata of one issuer, and keeps them.
 pub(super) struct Discovery {
-    issuer: String,
-    address: Uri,
+    issuer: Issuer,
     http: Arc<Http>,
     cached: Cached<Metadata>,
 }
@@ -65,17 +65,12 @@ pub enum DocumentFault {
 }
 
 impl Discovery {
-    pub(super) fn new(issuer: &str, http: Arc<Http>, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
-        // Discovery §4.1: a slash at the issuer's end goes before the suffix is put there.
-        let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let allowed =
-            Url::parse(issuer).is_ok_and(|url| is_protected(&url, is_plain(issuer)) && url.query().is_none());
-        let address = address.parse().ok().filter(|_| allowed).ok_or(BuildError::Issuer)?;
-        Ok(Self { issuer: issuer.to_owned(), address, http, cached: Cached::new(clock) })
+    pub(super) fn new(issuer: &Issuer, http: Arc<Http>, clock: Arc<dyn Clock>) -> Self {
+        Self { issuer: issuer.clone(), http, cached: Cached::new(clock) }
     }
 
     pub(super) async fn metadata(&self) -> Result<Arc<Metadata>, IssuerUnavailable> {
-        self.cached.get(self.fetch()).await
+        self.cached.get(fetch(self.issuer.clone(), Arc::clone(&self.http))).await
     }
 
     pub(super) fn availability(&self) -> Availability {
@@ -85,26 +80,14 @@ impl Discovery {
             Some(false) => Availability::Unavailable,
         }
     }
-
-    async fn fetch(&self) -> Result<Metadata, IssuerUnavailable> {
-        let answer = self.http.get(&self.address, None).await?;
-        if answer.is_inconclusive() {
-            return Err(answer.unavailable());
-        }
-        if answer.status != StatusCode::OK {
-            return Err(CallFault::from(DocumentFault::Status(answer.status)).into());
-        }
-        let document = answer.json_object().ok_or(DocumentFault::NotJson).map_err(CallFault::from)?;
-        Ok(Metadata::new(&document, &self.issuer).map_err(CallFault::from)?)
-    }
 }
 
 impl Metadata {
-    fn new(document: &Map<String, Value>, issuer: &str) -> Result<Self, DocumentFault> {
-        if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
+    fn new(document: &Map<String, Value>, issuer: &Issuer) -> Result<Self, DocumentFault> {
+        if document.get("issuer").and_then(Value::as_str) != Some(issuer.as_str()) {
             return Err(DocumentFault::Issuer);
         }
-        let endpoints = Endpoints { document, plain_allowed: is_plain(issuer) };
+        let endpoints = Endpoints { document, plain_allowed: issuer.is_plain() };
         Ok(Self {
             authorization_endpoint: endpoints.required("authorization_endpoint")?.0,
             token_endpoint: endpoints.required("token_endpoint")?.1,
@@ -142,6 +125,18 @@ impl Endpoints<'_> {
     }
 }
 
+async fn fetch(issuer: Issuer, http: Arc<Http>) -> Result<Metadata, IssuerUnavailable> {
+    let answer = http.get(issuer.metadata_address(), None).await?;
+    if answer.is_inconclusive() {
+        return Err(answer.unavailable());
+    }
+    if answer.status != StatusCode::OK {
+        return Err(CallFault::from(DocumentFault::Status(answer.status)).into());
+    }
+    let document = answer.json_object().ok_or(DocumentFault::NotJson).map_err(CallFault::from)?;
+    Ok(Metadata::new(&document, &issuer).map_err(CallFault::from)?)
+}
+
 /// R12: the issuer's list, without symmetric algorithms, `none`, and those not known here. RS256 where
 /// there is no list, which every issuer must support (Discovery §3).
 fn id_token_algorithms(document: &Map<String, Value>) -> Vec<Algorithm> {
@@ -155,11 +150,6 @@ fn id_token_algorithms(document: &Map<String, Value>) -> Vec<Algorithm> {
     }
 }
 
-/// Whether the issuer is one on loopback that is spoken to without TLS.
-pub(super) fn is_plain(issuer: &str) -> bool {
-    issuer.starts_with("http://")
-}
-
 /// https, or http on loopback where the issuer itself is such a one.
 fn is_protected(url: &Url, plain_allowed: bool) -> bool {
     let scheme_is_good = match url.scheme() {
@@ -168,15 +158,6 @@ fn is_protected(url: &Url, plain_allowed: bool) -> bool {
         _ => false,
     };
     scheme_is_good && url.username().is_empty() && url.password().is_none() && url.fragment().is_none()
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 #[cfg(test)]
@@ -194,7 +175,7 @@ mod tests {
         });
         let document = document.as_object_mut().unwrap();
         document.extend(change.as_object().unwrap().clone());
-        Metadata::new(document, issuer)
+        Metadata::new(document, &Issuer::parse(issuer).unwrap())
     }
 
     #[test]

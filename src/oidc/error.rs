@@ -6,31 +6,10 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 
+use crate::tokens::Tokens;
+
 use super::http::CallFault;
 use super::id_token::IdTokenFault;
-
-/// A client cannot be made of this configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The issuer is no URL that can be called.
-    #[error("the issuer is not an https URL (http is for loopback hosts only)")]
-    Issuer,
-    /// A parameter that only the gateway may set.
-    #[error("the authorization parameter `{0}` is set by the gateway itself")]
-    ReservedParameter(String),
-    /// `max_age` of the authorization parameters is no number.
-    #[error("the authorization parameter `max_age` is not a number of seconds")]
-    MaxAge,
-    /// The client's secret cannot be sent.
-    #[error("the client secret cannot be put in a header")]
-    ClientSecret,
-    /// Nothing to verify the issuer's certificate with.
-    #[error("the machine's root certificates cannot be loaded")]
-    RootCertificates(#[source] std::io::Error),
-    /// The TLS library refuses its own defaults.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] rustls::Error),
-}
 
 /// The issuer gave no answer that can be used, for now.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -85,9 +64,10 @@ pub enum RefreshError {
         /// The `error` of RFC 6749 §5.2, or the status.
         error: String,
     },
-    /// The new ID token is about another login (Core §12.2): the session must end.
+    /// The new ID token is about another login (Core §12.2): the session must end, and what was just
+    /// issued be revoked.
     #[error("the refreshed ID token has another iss, sub, aud or nonce")]
-    WrongIdentity,
+    WrongIdentity(Box<Tokens>),
 }
 
 /// A token was not revoked.

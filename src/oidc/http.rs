@@ -4,25 +4,22 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
 use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Map, Value};
 
-use super::error::{BuildError, IssuerUnavailable};
+use super::error::IssuerUnavailable;
 use super::json;
+use crate::connector::{self, BuildError, Connector};
 
 /// An answer's body may have this many bytes.
 const MAXIMUM_BODY: usize = 1024 * 1024;
 
-/// A connection must stand within this time, or nothing was sent.
+/// A connection must stand within this time, name, TCP and TLS taken together, or nothing was sent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Shorter than the keep-alive time of usual servers (Node.js: 5 s): a refresh token that meets a
@@ -30,11 +27,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// An issuer's `Retry-After` is believed up to this.
-const MAXIMUM_RETRY_AFTER: u64 = 60 * 60;
+const MAXIMUM_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Calls the issuer.
 pub(super) struct Http {
-    client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: legacy::Client<Connector, Full<Bytes>>,
     timeout: Duration,
 }
 
@@ -78,26 +75,10 @@ pub enum CallFault {
 }
 
 impl Http {
-    /// `verified` loads the machine's root certificates; an issuer on loopback does without.
-    pub(super) fn new(timeout: Duration, verified: bool) -> Result<Self, BuildError> {
-        let tls = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(BuildError::Tls)?;
-        let tls = if verified {
-            tls.with_native_roots().map_err(BuildError::RootCertificates)?
-        } else {
-            tls.with_root_certificates(RootCertStore::empty())
-        };
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
+    /// An issuer on loopback in plain HTTP does without `tls`.
+    pub(super) fn new(timeout: Duration, tls: bool) -> Result<Self, BuildError> {
         // Sooner than the whole call times out, so that it is known that nothing was sent.
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout / 2)));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls.with_no_client_auth())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
+        let connector = connector::connector(CONNECT_TIMEOUT.min(timeout / 2), tls)?;
         // `retry_canceled_requests` stays on: hyper gives back only a request of which no byte was
         // written, so a refresh token that goes out on a new connection is sent for the first time.
         let client = legacy::Client::builder(TokioExecutor::new())
@@ -183,8 +164,9 @@ impl Answer {
     }
 
     /// The `error` of an error answer (RFC 6749 §5.2), if it is of the characters that one is made of.
+    /// Some issuers send it as `text/plain`: taken for no answer, it would keep a dead session alive.
     pub(super) fn error_code(&self) -> Option<String> {
-        match self.json_object()?.remove("error")? {
+        match self.untyped_json_object()?.remove("error")? {
             Value::String(code) if is_error_code(&code) => Some(code),
             _ => None,
         }
@@ -195,10 +177,16 @@ impl Answer {
         self.error_code().unwrap_or_else(|| format!("status {}", self.status.as_u16()))
     }
 
-    /// The number of seconds; a date is not understood, as no issuer was seen to send one.
+    /// A number of seconds, or a date (RFC 9110 §10.2.3), which is taken by the issuer's own clock.
     fn retry_after(&self) -> Option<Duration> {
-        let seconds: u64 = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-        Some(Duration::from_secs(seconds.min(MAXIMUM_RETRY_AFTER)))
+        let field = |name| self.headers.get(name)?.to_str().ok();
+        let text = field(RETRY_AFTER)?;
+        let date = |text| httpdate::parse_http_date(text).ok();
+        let wait = match text.parse() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => date(text)?.duration_since(date(field(DATE)?)?).ok()?,
+        };
+        Some(wait.min(MAXIMUM_RETRY_AFTER))
     }
 }
 
@@ -211,6 +199,30 @@ fn is_error_code(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_of_the_issuers_clock() {
+        let wait = |retry_after: &'static str, date: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(retry_after));
+            headers.extend(date.map(|date| (DATE, HeaderValue::from_static(date))));
+            let answer = Answer { status: StatusCode::SERVICE_UNAVAILABLE, headers, body: Bytes::new() };
+            answer.unavailable().retry_after().map(|wait| wait.as_secs())
+        };
+        let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(wait("7", None), Some(7));
+        assert_eq!(wait("86400", None), Some(3600), "no longer than an hour");
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(30));
+        assert_eq!(wait("Mon, 07 Nov 1994 08:49:37 GMT", now), Some(3600));
+        for (retry_after, date) in [
+            ("soon", now),
+            ("-1", now),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", now),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", None),
+        ] {
+            assert_eq!(wait(retry_after, date), None, "{retry_after}");
+        }
+    }
 
     #[test]
     fn r20_an_error_code_is_short_and_of_clean_characters() {

@@ -85,11 +85,12 @@ impl Client {
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<Arc<KeySet>, IssuerUnavailable> {
-        let keys = self.keys.get(fetch(&self.http, &metadata.jwks_uri)).await?;
+        let fetch = || fetch(Arc::clone(&self.http), metadata.jwks_uri.clone());
+        let keys = self.keys.get(fetch()).await?;
         if keys.candidates(id, algorithm).next().is_some() {
             return Ok(keys);
         }
-        self.keys.renewed(&keys, KEY_RENEWAL_INTERVAL, fetch(&self.http, &metadata.jwks_uri)).await
+        self.keys.renewed(&keys, KEY_RENEWAL_INTERVAL, fetch()).await
     }
 }
 
@@ -97,8 +98,8 @@ fn elliptic(x: &str, y: &str) -> Option<DecodingKey> {
     DecodingKey::from_ec_components(x, y).ok()
 }
 
-async fn fetch(http: &Http, address: &Uri) -> Result<KeySet, IssuerUnavailable> {
-    let answer = http.get(address, None).await?;
+async fn fetch(http: Arc<Http>, address: Uri) -> Result<KeySet, IssuerUnavailable> {
+    let answer = http.get(&address, None).await?;
     if answer.status != StatusCode::OK {
         return Err(answer.unavailable());
     }

@@ -60,7 +60,7 @@ impl Client {
         let id_token = answer.id_token.as_ref().ok_or(IdTokenFault::Missing)?;
         let id_token = IdToken::read(id_token, &metadata.id_token_algorithms)?;
         self.check_signature(&metadata, &id_token).await?;
-        id_token.check_parties(&self.oidc.issuer, &self.oidc.client_id)?;
+        id_token.check_parties(self.issuer(), &self.oidc.client_id)?;
         id_token.check_times(now)?;
         id_token.check_login(expected, now)?;
         id_token.check_access_token(&answer.access_token)?;
@@ -83,14 +83,13 @@ impl Client {
         let refresh_token = tokens.refresh_token.as_ref().ok_or(RefreshError::InvalidGrant)?;
         let metadata = self.discovery.metadata().await.map_err(RefreshError::NotSent)?;
         let parameters = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-        let mut answer = self.request_tokens(&metadata, &parameters).await?;
-        let now = self.clock.now();
-        if let Some(id_token) = &answer.id_token
-            && !self.check_refreshed(&metadata, id_token, &answer, tokens, identity, now).await?
+        let answer = self.request_tokens(&metadata, &parameters).await?;
+        let mut renewed = answer.into_tokens(self.clock.now(), &tokens.scopes);
+        if let Some(id_token) = &renewed.id_token
+            && !self.check_refreshed(&metadata, id_token, &renewed, tokens, identity).await?
         {
-            answer.id_token = None;
+            renewed.id_token = None;
         }
-        let mut renewed = answer.into_tokens(now, &tokens.scopes);
         renewed.refresh_token = renewed.refresh_token.or_else(|| tokens.refresh_token.clone());
         renewed.id_token = renewed.id_token.or_else(|| tokens.id_token.clone());
         Ok(renewed)
@@ -103,10 +102,9 @@ impl Client {
         &self,
         metadata: &Metadata,
         id_token: &Secret,
-        answer: &TokenAnswer,
+        issued: &Tokens,
         before: &Tokens,
         identity: &Identity,
-        now: Timestamp,
     ) -> Result<bool, RefreshError> {
         let algorithms = &metadata.id_token_algorithms;
         let token = IdToken::read(id_token, algorithms).map_err(garbage)?;
@@ -117,7 +115,7 @@ impl Client {
         let same_login = token.check_parties(&identity.issuer, &self.oidc.client_id).is_ok()
             && token.subject().is_ok_and(|subject| subject == identity.subject);
         if !(same_nonce && same_login) {
-            return Err(RefreshError::WrongIdentity);
+            return Err(RefreshError::WrongIdentity(Box::new(issued.clone())));
         }
         match self.check_signature(metadata, &token).await {
             Ok(()) => {}
@@ -127,8 +125,8 @@ impl Client {
                 return Ok(false);
             }
         }
-        token.check_access_token(&answer.access_token).map_err(garbage)?;
-        if let Err(fault) = token.check_times(now) {
+        token.check_access_token(&issued.access_token).map_err(garbage)?;
+        if let Err(fault) = token.check_times(issued.issued_at) {
             tracing::warn!(%fault, "a refreshed ID token is refused; the old one is kept");
             return Ok(false);
         }

@@ -7,7 +7,7 @@ use crate::secret::Secret;
 
 use super::discovery::Metadata;
 use super::error::{IssuerUnavailable, RedeemError, UserinfoFault};
-use super::{Client, bearer};
+use super::{Client, authorization};
 
 impl Client {
     /// R16: the claims, where they are those of `subject`.
@@ -18,7 +18,8 @@ impl Client {
         subject: &str,
     ) -> Result<Map<String, Value>, RedeemError> {
         let endpoint = metadata.userinfo_endpoint.as_ref().ok_or(UserinfoFault::NotOffered)?;
-        let answer = self.http.get(endpoint, bearer(access_token)).await.map_err(IssuerUnavailable::from)?;
+        let authorization = authorization("Bearer", access_token.expose()); // RFC 6750 §2.1
+        let answer = self.http.get(endpoint, authorization).await.map_err(IssuerUnavailable::from)?;
         if answer.is_inconclusive() {
             return Err(answer.unavailable().into());
         }

@@ -27,7 +27,7 @@ pub struct Facts<'a> {
 }
 
 // RFC 9110 §7.6.1, and the older names that must not be forwarded either.
-const HOP_BY_HOP: [HeaderName; 10] = [
+const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
@@ -35,38 +35,58 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
 
 // Upstreams take these for the word of a proxy in front of them. Compared with `_` and `.` read as `-`,
 // as CGI and many frameworks do.
-const IDENTITY: [&str; 21] = [
+const IDENTITY: [&str; 33] = [
     "authorization",
+    "cf-connecting-ip",
     "client-ip",
+    "fastly-client-ip",
     "forwarded",
     "forwarded-for",
     "from",
     "proxy-authorization",
     "remote-addr",
+    "remote-email",
+    "remote-groups",
+    "remote-name",
     "remote-user",
     "ssl-client-cert",
     "ssl-client-verify",
     "true-client-ip",
+    "x-access-token",
     "x-client-ip",
     "x-cluster-client-ip",
+    "x-email",
+    "x-envoy-external-address",
+    "x-groups",
     "x-host",
+    "x-id-token",
+    "x-jwt-assertion",
     "x-real-ip",
     "x-remote-user",
+    "x-request-id",
     "x-rewrite-url",
     "x-user",
-    "x-access-token",
-    "x-request-id",
+    "x-userinfo",
     "x-username",
+    "x-webauth-user",
 ];
-const IDENTITY_PREFIXES: [&str; 5] =
-    ["x-forwarded", "x-auth-request-", "x-authenticated-", "x-original-", "x-ssl-"];
+const IDENTITY_PREFIXES: [&str; 9] = [
+    "oidc-",
+    "x-amzn-oidc-",
+    "x-auth-request-",
+    "x-authenticated-",
+    "x-forwarded",
+    "x-ms-client-principal",
+    "x-original-",
+    "x-ssl-",
+    "x-user-",
+];
 
 /// Makes a request's head ready for the upstream. `token` is the only `Authorization` that ever goes out.
 pub fn prepare_request(
@@ -75,7 +95,14 @@ pub fn prepare_request(
     token: Option<&Secret>,
     random: Random,
 ) -> Result<(), header::InvalidHeaderValue> {
+    let takes_trailers = members(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     remove_hop_by_hop(headers);
+    announce_trailers(headers);
+    if takes_trailers {
+        // Of this hop, and so named in `Connection` (RFC 9110 §10.1.4).
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
+    }
     let chain = if facts.peer_is_trusted { Chain::of(headers) } else { Chain::default() };
     let strangers: Vec<HeaderName> = headers.keys().filter(|name| claims_identity(name)).cloned().collect();
     for name in strangers {
@@ -110,6 +137,7 @@ pub fn prepare_response(
     authenticated: bool,
 ) {
     remove_hop_by_hop(headers);
+    announce_trailers(headers);
     headers.remove("clear-site-data");
     headers.remove(header::AUTHORIZATION);
     let echoes = |value: &HeaderValue| {
@@ -142,21 +170,37 @@ pub fn has_ambiguous_framing(headers: &HeaderMap) -> bool {
 /// Filters a message's trailers: nothing that frames, routes or authenticates may come in behind a body
 /// (RFC 9110 §6.5.1).
 pub fn prepare_trailers(trailers: &mut HeaderMap) {
-    remove_hop_by_hop(trailers);
-    let unwanted: Vec<HeaderName> =
-        trailers.keys().filter(|name| claims_identity(name) || frames(name)).cloned().collect();
+    let unwanted: Vec<HeaderName> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
     for name in unwanted {
         trailers.remove(name);
     }
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+/// Announces those trailers alone that may come; hyper sends no others.
+fn announce_trailers(headers: &mut HeaderMap) {
+    let announced: Vec<HeaderName> = members(headers, &header::TRAILER)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(may_trail)
         .collect();
+    headers.remove(header::TRAILER);
+    for name in announced {
+        headers.append(header::TRAILER, name.into());
+    }
+}
+
+fn may_trail(name: &HeaderName) -> bool {
+    !(HOP_BY_HOP.contains(name) || *name == header::TRAILER || claims_identity(name) || frames(name))
+}
+
+/// The members of a field that holds a list (RFC 9110 §5.6.1).
+fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let fields = headers.get_all(name).iter();
+    fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> =
+        members(headers, &header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
@@ -259,7 +303,11 @@ fn retain_cookies(headers: &mut HeaderMap, owns_cookie: impl Fn(&str) -> bool) {
 fn sets_own_cookie(value: &HeaderValue, owns_cookie: &impl Fn(&str) -> bool) -> bool {
     let pair = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
     let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-    std::str::from_utf8(name).is_ok_and(|name| owns_cookie(name.trim_matches([' ', '\t'])))
+    // A cookie without a name is sent back as its bare value, and `=name=value` would pass for ours.
+    std::str::from_utf8(name).is_ok_and(|name| {
+        let name = name.trim_matches([' ', '\t']);
+        name.is_empty() || owns_cookie(name)
+    })
 }
 
 /// Marks an answer as made for one user (R44, RFC 9111 §3).
@@ -352,7 +400,7 @@ mod tests {
             &[
                 ("connection", "x-hop, close"),
                 ("x-hop", "1"),
-                ("te", "trailers"),
+                ("te", "gzip"),
                 ("keep-alive", "5"),
                 ("x-kept", "1"),
             ],
@@ -374,6 +422,46 @@ mod tests {
         assert_eq!(untrusted["x-forwarded-for"], "10.0.0.9");
         assert_eq!(untrusted["x-forwarded-proto"], "https");
         assert_eq!(untrusted["x-forwarded-host"], "shop.example.com");
+    }
+
+    #[test]
+    fn an_ipv6_peer_is_bracketed_and_quoted_and_a_mapped_one_is_ipv4() {
+        let origin = Origin::parse("http://localhost:8080").unwrap();
+        let element = |peer: &str| {
+            let facts = Facts {
+                origin: &origin,
+                peer: peer.parse().unwrap(),
+                peer_is_trusted: false,
+                request_id: "1",
+            };
+            let mut headers = HeaderMap::new();
+            prepare_request(&mut headers, &facts, None, Random).unwrap();
+            (headers[header::FORWARDED].clone(), headers["x-forwarded-for"].clone())
+        };
+        let (forwarded, chain) = element("2001:db8::7");
+        assert_eq!(forwarded, "for=\"[2001:db8::7]\";host=\"localhost:8080\";proto=http");
+        assert_eq!(chain, "2001:db8::7");
+        assert_eq!(element("::ffff:192.0.2.1").1, "192.0.2.1");
+    }
+
+    #[test]
+    fn has_ambiguous_framing_finds_all_but_one_chunked_or_a_length() {
+        let ambiguous = |fields: &[(&str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+            }
+            has_ambiguous_framing(&headers)
+        };
+        let coding = "transfer-encoding";
+        assert!(
+            !ambiguous(&[]) && !ambiguous(&[("content-length", "3")]) && !ambiguous(&[(coding, "Chunked")])
+        );
+        for value in ["gzip, chunked", "chunked, chunked", "identity", "", "\"chunked\""] {
+            assert!(ambiguous(&[(coding, value)]), "{value}");
+        }
+        assert!(ambiguous(&[(coding, "chunked"), (coding, "chunked")]));
+        assert!(ambiguous(&[(coding, "chunked"), ("content-length", "3")]));
     }
 
     #[test]
@@ -409,6 +497,7 @@ mod tests {
             &[
                 ("set-cookie", "__Host-cloakroom=forged; Path=/"),
                 ("set-cookie", " __Host-cloakroom =forged"),
+                ("set-cookie", "=__Host-cloakroom=forged; Path=/"),
                 ("set-cookie", "theme=dark"),
                 ("clear-site-data", "\"cookies\""),
                 ("access-control-allow-origin", "*"),

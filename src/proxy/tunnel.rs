@@ -36,9 +36,12 @@ pub fn write_handshake(headers: &mut HeaderMap) {
 impl Tunnel {
     /// Carries bytes until both ends have closed, or none came for `idle_timeout`.
     pub async fn run(self, idle_timeout: Duration) {
-        let (client, upstream) = match tokio::try_join!(self.client, self.upstream) {
-            Ok(ends) => ends,
-            Err(error) => return tracing::debug!(error = &error as &dyn std::error::Error, "no tunnel"),
+        let opened = async { tokio::try_join!(self.client, self.upstream) };
+        // A client that does not read even the answer to its handshake is not waited for without end.
+        let (client, upstream) = match tokio::time::timeout(idle_timeout, opened).await {
+            Ok(Ok(ends)) => ends,
+            Ok(Err(error)) => return tracing::debug!(error = &error as &dyn std::error::Error, "no tunnel"),
+            Err(_) => return,
         };
         let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
         let (upstream_read, upstream_write) = tokio::io::split(TokioIo::new(upstream));

@@ -49,7 +49,8 @@ impl Backoff {
         self.failures.remove(key);
     }
 
-    /// Whether a token that an upstream refused may be replaced now; notes that it is.
+    /// Whether a token that an upstream refused may be replaced now: not where the last replacement did not
+    /// help, for a while. Notes that it is.
     pub(super) fn may_force(&mut self, key: &RecordKey, now: Timestamp) -> bool {
         if self.forced.get(key).is_some_and(|forced| now.since(*forced) < BETWEEN_FORCED) {
             return false;
@@ -57,6 +58,11 @@ impl Backoff {
         self.sweep(now);
         self.forced.insert(key.clone(), now);
         true
+    }
+
+    /// The replaced token was accepted: should it be refused one day, replacing it may help again.
+    pub(super) fn note_helped(&mut self, key: &RecordKey) {
+        self.forced.remove(key);
     }
 
     /// An outage fails thousands of sessions, whose browsers may never come back.
@@ -109,10 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_token_is_replaced_once_in_a_while() {
+    fn a_refused_token_is_replaced_once_in_a_while_unless_that_helped() {
         let mut backoff = Backoff::default();
         assert!(backoff.may_force(&key(), NOW));
         assert!(!backoff.may_force(&key(), NOW + BETWEEN_FORCED / 2));
+        assert!(backoff.may_force(&key(), NOW + BETWEEN_FORCED));
+        backoff.note_helped(&key());
         assert!(backoff.may_force(&key(), NOW + BETWEEN_FORCED));
     }
 

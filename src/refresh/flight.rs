@@ -134,9 +134,11 @@ impl Flight {
                 self.note_answer();
                 self.end(session.version, "invalid_grant").await
             }
-            RefreshError::WrongIdentity => {
+            RefreshError::WrongIdentity(issued) => {
                 self.note_answer();
-                self.end(session.version, "wrong_identity").await
+                let outcome = self.end(session.version, "wrong_identity").await;
+                self.shared.client.revoke_all(&issued).await;
+                outcome
             }
             error => {
                 self.note_failure(&error, session.tokens.expires_at);
@@ -166,7 +168,7 @@ impl Flight {
                 state.breaker.note_fault(unavailable.fault());
                 asked_for(unavailable.retry_after()).max(until_near(token_expires_at, now))
             }
-            RefreshError::Refused { .. } | RefreshError::InvalidGrant | RefreshError::WrongIdentity => {
+            RefreshError::Refused { .. } | RefreshError::InvalidGrant | RefreshError::WrongIdentity(_) => {
                 state.breaker.note_answer();
                 Duration::ZERO
             }

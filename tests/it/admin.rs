@@ -1,15 +1,14 @@
 //! The operators' listener: alive, ready, and never on the public one.
 
-use std::time::Duration;
-
 use http::StatusCode;
+use tokio::net::TcpStream;
 
 use crate::support::browser::admin;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
-use crate::support::wire::{Wire, ask, head};
+use crate::support::wire::{Wire, ask, head, until};
 
 #[tokio::test]
 async fn alive_and_ready_are_said_here_and_nowhere_else() {
@@ -44,9 +43,7 @@ async fn without_its_store_it_is_alive_but_not_ready() {
     assert_eq!((status.as_u16(), ready["store"].as_str()), (503, Some("unavailable")), "{ready}");
     assert_eq!(admin(gateway.admin, "/livez").await.0, 200);
     redis.restart().await;
-    while admin(gateway.admin, "/readyz").await.0 != 200 {
-        tokio::task::yield_now().await;
-    }
+    until(async || admin(gateway.admin, "/readyz").await.0 == 200).await;
 }
 
 #[tokio::test]
@@ -55,14 +52,12 @@ async fn an_issuer_that_is_away_is_told_of_and_no_more() {
     let url = issuer.url();
     issuer.stop().await;
     let gateway = Setup::new(&url).route("path: /, upstream: \"http://127.0.0.1:9\"").start().await;
-    loop {
+    until(async || {
         let (status, ready) = admin(gateway.admin, "/readyz").await;
         assert_eq!(status, 200, "{ready}");
-        if ready["issuers"][&url] == "unavailable" {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+        ready["issuers"][&url] == "unavailable"
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -76,19 +71,14 @@ async fn who_drains_is_not_ready_and_says_so_before_it_stops_listening() {
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(head("GET /", "")).await;
     gateway.begin_stop();
-    loop {
+    until(async || {
         let (status, ready) = admin(gateway.admin, "/readyz").await;
-        if status == 503 {
-            assert_eq!(ready["status"], "draining");
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+        status == 503 && ready["status"] == "draining"
+    })
+    .await;
     // A balancer that has not looked since still finds somebody here.
     assert_eq!(ask(gateway.address, head("GET /bff/nothing", "")).await.status, 404);
     assert_eq!(admin(gateway.admin, "/livez").await.0, 200);
-    while tokio::net::TcpStream::connect(gateway.address).await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(async || TcpStream::connect(gateway.address).await.is_err()).await;
     assert_eq!(admin(gateway.admin, "/readyz").await.0, 503);
 }

@@ -1008,9 +1008,9 @@ mod apps {
     #[test]
     fn issuers_are_kept_as_written() {
         for issuer in
-            ["https://ID.example.com/realms/shop/", "http://localhost:9000", "https://id.example.com:443"]
+            ["https://ID.example.com/realms/shop/", "http://LOCALHOST:9000", "https://id.example.com:443"]
         {
-            assert_eq!(config(&with("https://id.example.com", issuer)).apps[0].oidc.issuer, issuer);
+            assert_eq!(config(&with("https://id.example.com", issuer)).apps[0].oidc.issuer.as_str(), issuer);
         }
         for issuer in [
             "http://id.example.com",
@@ -1018,9 +1018,19 @@ mod apps {
             "https://id.example.com#x",
             "https:///id.example.com",
             "id.example.com",
+            "ftp://id.example.com",
             "https://id.example.com/a b",
+            "https://id.example.com/<realm>",
+            "https://i{d}.example.com",
         ] {
             refused("issuer: https://id.example.com", &format!("issuer: «'{issuer}'"), issuer, "");
+        }
+    }
+
+    #[test]
+    fn an_issuer_whose_scheme_is_in_capitals_is_refused() {
+        for issuer in ["HTTPS://id.example.com", "Http://127.0.0.1:9000"] {
+            refused("issuer: https://id.example.com", &format!("issuer: «{issuer}"), issuer, "in capitals");
         }
     }
 
@@ -1063,7 +1073,12 @@ mod apps {
             with("      client_id", &format!("      authorization_parameters: {{{value}}}\n      client_id"))
         };
         let config = config(&parameters("audience: https://api.example.com, max_age: '3600'"));
-        assert_eq!(config.apps[0].oidc.authorization_parameters["max_age"], "3600");
+        let oidc = &config.apps[0].oidc;
+        assert_eq!(
+            oidc.authorization_parameters,
+            [("audience".to_owned(), "https://api.example.com".to_owned())].into()
+        );
+        assert_eq!(oidc.max_age, Some(3600));
         for name in [
             "client_id",
             "response_type",
@@ -1080,6 +1095,9 @@ mod apps {
             refused_in(&parameters(&format!("«{name}: x")), name, "sets itself");
         }
         refused_in(&parameters("max_age: «3600"), "3600", "takes this for a number");
+        for max_age in ["soon", "-1", "1.5", "60s"] {
+            refused_in(&parameters(&format!("max_age: «'{max_age}'")), max_age, "not a number of seconds");
+        }
     }
 
     #[test]
@@ -1125,12 +1143,12 @@ mod routes {
     #[test]
     fn every_key_of_a_route_is_read() {
         let text = upstream(
-            "auth: optional, token: none, csrf: same_origin, required_scopes: [read], methods: [GET, M-SEARCH], \
+            "auth: required, token: none, csrf: same_origin, required_scopes: [read], methods: [GET, M-SEARCH], \
              timeouts: {connect: 1s, response: 2s, idle: 3s}, websocket: true, allow_encoded_slash: true",
         );
         let config = config(&text);
         let route = &config.apps[0].routes[0];
-        assert_eq!((route.auth, route.token, route.csrf), (Auth::Optional, Token::None, Csrf::SameOrigin));
+        assert_eq!((route.auth, route.token, route.csrf), (Auth::Required, Token::None, Csrf::SameOrigin));
         assert_eq!(route.required_scopes, ["read"]);
         assert_eq!(
             route.methods.as_ref().unwrap().iter().map(http::Method::as_str).collect::<Vec<_>>(),
@@ -1249,8 +1267,11 @@ mod routes {
     }
 
     #[test]
-    fn scopes_cannot_be_required_where_no_session_is_looked_at() {
+    fn scopes_cannot_be_required_where_no_session_is() {
         refused_in(&upstream("auth: none, required_scopes: «[read]"), "[…]", "looks at no session");
+        refused_in(&upstream("auth: optional, required_scopes: «[read]"), "[…]", "`auth: optional`");
+        let none_required = config(&upstream("auth: optional, required_scopes: []"));
+        assert_eq!(none_required.apps[0].routes[0].auth, Auth::Optional);
         refused_in(&upstream("required_scopes: [read, «read]"), "read", "twice");
     }
 
@@ -1274,17 +1295,13 @@ mod routes {
             ("websocket: «false", "false"),
             ("timeouts: «{}", "{…}"),
             ("allow_encoded_slash: «true", "true"),
-            ("methods: «[GET]", "[…]"),
         ] {
             let key = value.split(':').next().unwrap_or_default();
             let problem = format!("{key} on a route of files");
             refused_in(&route(&format!("path: /, files: {folder}, {value}")), text, &problem);
         }
-        assert_eq!(
-            config(&route(&format!("path: /, files: {folder}, auth: required, csrf: same_origin")))
-                .apps
-                .len(),
-            1
-        );
+        let both = "auth: required, csrf: same_origin, required_scopes: [read], methods: [GET]";
+        let config = config(&route(&format!("path: /, files: {folder}, {both}")));
+        assert_eq!(config.apps[0].routes[0].methods, Some(vec![http::Method::GET]));
     }
 }

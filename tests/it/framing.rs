@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::upstream::Upstream;
-use crate::support::wire::{Wire, ask, head};
+use crate::support::wire::{Wire, ask, head, within};
 
 const NO_ISSUER: &str = "http://127.0.0.1:9";
 
@@ -117,7 +117,7 @@ async fn r39_a_body_that_breaks_off_or_has_faulty_chunks_never_ends_well_upstrea
         let gateway = open(&format!("http://{}", listener.local_addr().unwrap())).await;
         let mut wire = Wire::connect(gateway.address).await;
         wire.send(head("POST /", fields) + body).await;
-        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut stream, _) = within(listener.accept()).await.unwrap();
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains("abc") {
             assert!(stream.read_buf(&mut seen).await.unwrap() > 0);
@@ -170,5 +170,32 @@ async fn r39_bytes_behind_an_answer_never_become_the_next_one() {
         wire.send(head("GET /", "")).await;
         let reply = wire.reply().await;
         assert_ne!(reply.text(), "forged");
+    }
+}
+
+#[tokio::test]
+async fn r39_a_connection_whose_framing_was_doubtful_is_not_used_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = open(&format!("http://{}", listener.local_addr().unwrap())).await;
+    let mut still_open = Vec::new();
+    for (answer, status) in [
+        ("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 502),
+        ("Transfer-Encoding: identity, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 502),
+        ("Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 502),
+        ("Content-Length: 3\r\n\r\nabc", 200),
+    ] {
+        let answered = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"\r\n\r\n") {
+                assert!(stream.read_buf(&mut seen).await.unwrap() > 0);
+            }
+            stream.write_all(format!("HTTP/1.1 200 OK\r\n{answer}").as_bytes()).await.unwrap();
+            stream
+        };
+        // Each comes on a connection of its own, though the last one stays open.
+        let (reply, stream) = tokio::join!(ask(gateway.address, head("GET /", "")), within(answered));
+        assert_eq!(reply.status, status, "{answer}");
+        still_open.push(stream);
     }
 }

@@ -152,8 +152,7 @@ async fn r37_connection_takes_out_what_it_names_and_never_the_token() {
         ("x-hop", "1"),
         ("keep-alive", "timeout=5"),
         ("proxy-connection", "keep-alive"),
-        ("te", "trailers"),
-        ("trailer", "x-later"),
+        ("te", "gzip"),
         ("upgrade", "h2c"),
         ("http2-settings", "AAMAAABkAAQCAAAAAAIAAAAA"),
         ("proxy-authenticate", "Basic"),
@@ -175,12 +174,7 @@ async fn r37_a_name_in_connection_counts_whatever_else_stands_there() {
         .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
         .start()
         .await;
-    for connection in
-        [&b"X-Hop"[..], b"x-hop,", b" , x-HOP ;q", b"close\r\nConnection: x-hop", b"\xff, x-hop", b"x-hop\t"]
-    {
-        if connection.contains(&b';') {
-            continue;
-        }
+    for connection in [&b"X-Hop"[..], b"x-hop,", b"close\r\nConnection: x-hop", b"\xff, x-hop", b"x-hop\t"] {
         let mut request = b"GET / HTTP/1.1\r\nHost: shop.test\r\nX-Hop: 1\r\nConnection: ".to_vec();
         request.extend_from_slice(connection);
         request.extend_from_slice(b"\r\n\r\n");

@@ -35,7 +35,7 @@ impl Parties {
     async fn start_with(change: impl FnOnce(&mut config::Oidc)) -> Self {
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_800_000_000)));
         let issuer = Issuer::start_with(clock.clone()).await;
-        let mut oidc = registration(issuer.url());
+        let mut oidc = registration(&issuer.url());
         change(&mut oidc);
         let client = Arc::new(client(&oidc, clock.clone()).expect("a good configuration"));
         Self { issuer, client, clock }
@@ -44,7 +44,7 @@ impl Parties {
     /// Another client of the same issuer, which waits for no answer and knows the metadata. For an answer
     /// that never comes; any other might be late on a busy machine.
     async fn impatient(&self) -> Client {
-        let oidc = config::Oidc { timeout: Duration::from_millis(300), ..registration(self.issuer.url()) };
+        let oidc = config::Oidc { timeout: Duration::from_millis(300), ..registration(&self.issuer.url()) };
         let client = client(&oidc, self.clock.clone()).expect("a good configuration");
         while client.discover().await.is_err() {
             self.clock.advance(Duration::from_secs(1));
@@ -70,19 +70,20 @@ impl Parties {
     }
 }
 
-fn registration(issuer: String) -> config::Oidc {
+fn registration(issuer: &str) -> config::Oidc {
     config::Oidc {
-        issuer,
+        issuer: config::Issuer::parse(issuer).expect("a good issuer"),
         client_id: CLIENT_ID.to_owned(),
         client_auth: ClientAuth::ClientSecretBasic(Secret::new(CLIENT_SECRET)),
         scopes: ["openid", "profile", "offline_access"].map(str::to_owned).to_vec(),
         authorization_parameters: [("audience".to_owned(), "https://api.test".to_owned())].into(),
+        max_age: None,
         timeout: Duration::from_secs(10),
         userinfo: false,
     }
 }
 
-fn client(oidc: &config::Oidc, clock: Arc<dyn Clock>) -> Result<Client, cloakroom::oidc::BuildError> {
+fn client(oidc: &config::Oidc, clock: Arc<dyn Clock>) -> Result<Client, cloakroom::connector::BuildError> {
     Client::new(
         oidc,
         REDIRECT_URI.to_owned(),

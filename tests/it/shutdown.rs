@@ -5,13 +5,12 @@ use std::process::ExitStatus;
 use http::Response;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use crate::support::browser::Browser;
 use crate::support::gateway::{Gateway, GatewayProcess, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::upstream::{Body, Upstream, full};
-use crate::support::wire::{PATIENCE, Wire, head};
+use crate::support::wire::{Wire, head, until, within};
 
 const NO_ISSUER: &str = "http://127.0.0.1:9";
 
@@ -35,9 +34,7 @@ fn setup(upstream: &Upstream, grace: &str) -> Setup {
 }
 
 async fn until_refused(gateway: &Gateway) {
-    while TcpStream::connect(gateway.address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    until(async || TcpStream::connect(gateway.address).await.is_err()).await;
 }
 
 fn terminate(process: &GatewayProcess) {
@@ -46,7 +43,7 @@ fn terminate(process: &GatewayProcess) {
 }
 
 async fn exit(process: &mut GatewayProcess) -> ExitStatus {
-    timeout(PATIENCE, process.child.wait()).await.expect("it exits").unwrap()
+    within(process.child.wait()).await.unwrap()
 }
 
 #[tokio::test]
@@ -55,11 +52,11 @@ async fn requests_under_way_are_finished_and_idle_connections_closed() {
     let mut gateway = setup(&upstream, "30s").start().await;
     let mut idle = Wire::connect(gateway.address).await;
     idle.send(head("GET /", "")).await;
-    requests.recv().await.unwrap().send(full("first")).unwrap();
+    within(requests.recv()).await.unwrap().send(full("first")).unwrap();
     assert_eq!(idle.reply().await.text(), "first");
     let mut busy = Wire::connect(gateway.address).await;
     busy.send(head("GET /", "")).await;
-    let answer = requests.recv().await.unwrap();
+    let answer = within(requests.recv()).await.unwrap();
 
     gateway.begin_stop();
     assert!(idle.rest().await.is_empty(), "closed");
@@ -68,7 +65,7 @@ async fn requests_under_way_are_finished_and_idle_connections_closed() {
     let reply = busy.reply().await;
     assert_eq!((reply.status, reply.text().as_str()), (200, "last"));
     assert!(busy.rest().await.is_empty(), "nothing more is taken on this connection");
-    gateway.stop().await;
+    within(gateway.stop()).await;
 }
 
 #[tokio::test]
@@ -77,11 +74,9 @@ async fn the_program_exits_with_0_once_what_ran_is_finished() {
     let mut process = setup(&upstream, "30s").start_process().await;
     let mut busy = Wire::connect(process.address).await;
     busy.send(head("GET /", "")).await;
-    let answer = requests.recv().await.unwrap();
+    let answer = within(requests.recv()).await.unwrap();
     terminate(&process);
-    while TcpStream::connect(process.address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    until(async || TcpStream::connect(process.address).await.is_err()).await;
     assert!(process.child.try_wait().unwrap().is_none(), "it waits for the answer");
     answer.send(full("last")).unwrap();
     assert_eq!(busy.reply().await.text(), "last");
@@ -94,7 +89,7 @@ async fn a_request_that_hangs_is_cut_off_with_the_grace() {
     let mut process = setup(&upstream, "300ms").start_process().await;
     let mut hanging = Wire::connect(process.address).await;
     hanging.send(head("GET /", "")).await;
-    let _never_answered = requests.recv().await.unwrap();
+    let _never_answered = within(requests.recv()).await.unwrap();
     terminate(&process);
     assert!(hanging.rest().await.is_empty());
     assert_eq!(exit(&mut process).await.code(), Some(0));
@@ -116,7 +111,7 @@ async fn an_interrupt_stops_it_too_and_a_tunnel_does_not_hold_it_up() {
     let mut wire = Wire::connect(process.address).await;
     wire.send(head("GET /ws", "Origin: https://shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"))
         .await;
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within(listener.accept()).await.unwrap();
     let mut seen = Vec::new();
     while !seen.ends_with(b"\r\n\r\n") {
         tokio::io::AsyncReadExt::read_buf(&mut stream, &mut seen).await.unwrap();

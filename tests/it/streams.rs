@@ -16,7 +16,7 @@ use crate::support::browser::Browser;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::upstream::{Body, Upstream, full};
-use crate::support::wire::{PATIENCE, Wire, ask, head};
+use crate::support::wire::{Wire, ask, head, within};
 
 const NO_ISSUER: &str = "http://127.0.0.1:9";
 const LARGE: usize = 50 * 1024 * 1024;
@@ -48,10 +48,6 @@ async fn streaming(content_type: &'static str) -> (Upstream, mpsc::Sender<Result
     })
     .await;
     (upstream, sender)
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("it happens")
 }
 
 #[tokio::test]
@@ -105,11 +101,11 @@ async fn an_event_stream_is_flushed_event_by_event() {
 #[tokio::test]
 async fn a_stream_may_take_longer_than_a_response_but_not_stand_still() {
     let (upstream, events) = streaming("text/event-stream").await;
-    let gateway = open(&upstream.url(), ", timeouts: {response: 300ms, idle: 1s}").await;
+    let gateway = open(&upstream.url(), ", timeouts: {response: 1s, idle: 3s}").await;
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(head("GET /events", "")).await;
     wire.reply_head().await;
-    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let mut ticks = tokio::time::interval(Duration::from_millis(150));
     for _ in 0..12 {
         ticks.tick().await;
         events.send(Ok("tick".into())).await.unwrap();
@@ -122,10 +118,10 @@ async fn a_stream_may_take_longer_than_a_response_but_not_stand_still() {
 #[tokio::test]
 async fn an_upload_may_take_longer_than_a_response() {
     let upstream = Upstream::answering(|arrived| full(arrived.body.len().to_string())).await;
-    let gateway = open(&upstream.url(), ", timeouts: {response: 400ms}").await;
+    let gateway = open(&upstream.url(), ", timeouts: {response: 1s}").await;
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(head("POST /", "Content-Length: 12\r\n")).await;
-    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let mut ticks = tokio::time::interval(Duration::from_millis(150));
     for _ in 0..12 {
         ticks.tick().await;
         wire.send("x").await;
@@ -180,7 +176,7 @@ async fn an_upload_nobody_reads_is_held_back() {
     let gateway = open(&format!("http://{}", listener.local_addr().unwrap()), "").await;
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(head("POST /", "Content-Length: 104857600\r\n")).await;
-    let (_upstream, _) = listener.accept().await.unwrap();
+    let (_upstream, _) = within(listener.accept()).await.unwrap();
     assert!(fill(&mut wire.stream).await < LARGE);
 }
 
@@ -190,7 +186,7 @@ async fn a_download_nobody_reads_is_held_back() {
     let gateway = open(&format!("http://{}", listener.local_addr().unwrap()), "").await;
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(head("GET /", "")).await;
-    let (mut upstream, _) = listener.accept().await.unwrap();
+    let (mut upstream, _) = within(listener.accept()).await.unwrap();
     upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1048576000\r\n\r\n").await.unwrap();
     assert!(fill(&mut upstream).await < LARGE);
 }
@@ -258,7 +254,7 @@ async fn an_upstream_that_dies_in_the_middle_never_looks_like_an_end() {
         let gateway = open(&format!("http://{}", listener.local_addr().unwrap()), "").await;
         let mut wire = Wire::connect(gateway.address).await;
         wire.send(head("GET /", "")).await;
-        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut stream, _) = within(listener.accept()).await.unwrap();
         let mut seen = [0; 1024];
         assert!(stream.read(&mut seen).await.unwrap() > 0);
         stream.write_all(head_and_part.as_bytes()).await.unwrap();
@@ -275,7 +271,7 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let gateway = open(&format!("http://{}", listener.local_addr().unwrap()), "").await;
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(head("POST /", "Content-Length: 1000000\r\n") + "abc").await;
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within(listener.accept()).await.unwrap();
     let mut seen = [0; 1024];
     assert!(stream.read(&mut seen).await.unwrap() > 0);
     stream
@@ -296,7 +292,7 @@ async fn r37_trailers_bring_nothing_that_frames_or_authenticates() {
     let names = "Trailer: Authorization, X-Forwarded-For, Content-Length, Host, Set-Cookie, Cookie, Transfer-Encoding\r\n";
     wire.send(head("POST /", &format!("TE: trailers\r\nTransfer-Encoding: chunked\r\n{names}"))).await;
     wire.send(format!("3\r\nabc\r\n0\r\n{hostile}\r\n")).await;
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within(listener.accept()).await.unwrap();
     let mut seen = Vec::new();
     while !seen.ends_with(b"\r\n0\r\n\r\n") {
         assert!(within(stream.read_buf(&mut seen)).await.unwrap() > 0, "{}", String::from_utf8_lossy(&seen));
@@ -308,6 +304,35 @@ async fn r37_trailers_bring_nothing_that_frames_or_authenticates() {
     let reply = wire.reply().await;
     assert!(reply.whole && reply.body == b"abc", "{reply:?}");
     assert!(!reply.fields.iter().any(|(_, value)| value.contains("forged")), "{reply:?}");
+}
+
+#[tokio::test]
+async fn r37_what_may_trail_a_body_passes_both_ways() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = open(&format!("http://{}", listener.local_addr().unwrap()), "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    let announced = "Transfer-Encoding: chunked\r\nTrailer: Digest, Authorization\r\n";
+    wire.send(head("POST /", &format!("TE: trailers\r\n{announced}"))).await;
+    wire.send("3\r\nabc\r\n0\r\nDigest: sum\r\nAuthorization: forged\r\n\r\n").await;
+    let (mut stream, _) = within(listener.accept()).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") || !seen.windows(3).any(|part| part == b"abc") {
+        assert!(within(stream.read_buf(&mut seen)).await.unwrap() > 0, "{}", String::from_utf8_lossy(&seen));
+    }
+    let seen = String::from_utf8_lossy(&seen).to_lowercase();
+    assert!(seen.contains("te: trailers\r\n") && seen.contains("trailer: digest\r\n"), "{seen}");
+    assert!(seen.ends_with("0\r\ndigest: sum\r\n\r\n"), "{seen}");
+    let trailers = "0\r\nGrpc-Status: 0\r\nSet-Cookie: forged=1\r\n\r\n";
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Grpc-Status, Set-Cookie\r\n\r\n3\r\nabc\r\n{trailers}"
+    );
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    drop(stream);
+    let reply = wire.reply_head().await;
+    assert_eq!(reply.field("trailer").map(str::to_lowercase).as_deref(), Some("grpc-status"), "{reply:?}");
+    assert_eq!(wire.chunk().await.as_deref(), Some(&b"abc"[..]));
+    let end = wire.exactly("0\r\nGrpc-Status: 0\r\n\r\n".len()).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&end).to_lowercase(), "0\r\ngrpc-status: 0\r\n\r\n");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::support::browser::Browser;
 use crate::support::gateway::{Gateway, ORIGIN, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::upstream::Upstream;
-use crate::support::wire::{Wire, ask, head};
+use crate::support::wire::{Wire, ask, head, until, within};
 
 /// RFC 6455 §1.3: this key has this answer.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -37,7 +37,7 @@ impl Echo {
 
     /// The head of the handshake that came, in lower case.
     async fn head(&mut self) -> String {
-        self.heads.recv().await.unwrap().to_lowercase()
+        within(self.heads.recv()).await.unwrap().to_lowercase()
     }
 }
 
@@ -234,7 +234,7 @@ async fn an_upstream_that_refuses_the_upgrade_is_heard() {
 async fn r65_a_silent_tunnel_is_closed_after_its_own_time_and_a_busy_one_is_not() {
     let echo = Echo::start().await;
     let fixture =
-        fixture(&echo.url, "idle_timeout: 300ms\nheader_timeout: 300ms\nwebsocket_idle_timeout: 1s").await;
+        fixture(&echo.url, "idle_timeout: 1s\nheader_timeout: 1s\nwebsocket_idle_timeout: 2s").await;
     let mut silent = fixture.open("/ws", "").await;
     let mut busy = fixture.open("/ws", "").await;
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
@@ -250,7 +250,7 @@ async fn r65_a_silent_tunnel_is_closed_after_its_own_time_and_a_busy_one_is_not(
 async fn a_tunnel_outlives_the_idle_timeout_of_requests() {
     let echo = Echo::start().await;
     let fixture =
-        fixture(&echo.url, "idle_timeout: 100ms\nheader_timeout: 100ms\nwebsocket_idle_timeout: 1h").await;
+        fixture(&echo.url, "idle_timeout: 1s\nheader_timeout: 1s\nwebsocket_idle_timeout: 1h").await;
     let mut quiet = fixture.open("/ws", "").await;
     // This connection is cut by its idle time, and began later than the tunnel.
     let mut other = Wire::connect(fixture.gateway.address).await;
@@ -269,7 +269,7 @@ async fn an_end_that_dies_takes_the_other_with_it() {
     for upstream_dies in [true, false] {
         let mut wire = Wire::connect(fixture.gateway.address).await;
         wire.send(fixture.signed_in("/ws", "")).await;
-        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut stream, _) = within(listener.accept()).await.unwrap();
         let mut seen = Vec::new();
         while !seen.ends_with(b"\r\n\r\n") {
             stream.read_buf(&mut seen).await.unwrap();
@@ -298,11 +298,5 @@ async fn r65_a_tunnel_takes_a_place_among_the_connections() {
     drop(second);
     first.send("x").await;
     assert_eq!(first.exactly(1).await.unwrap(), b"x");
-    loop {
-        let mut wire = Wire::connect(fixture.gateway.address).await;
-        if wire.try_send(head("GET /", "")).await && wire.reply().await.status == 200 {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    until(async || ask(fixture.gateway.address, head("GET /", "")).await.status == 200).await;
 }

@@ -12,8 +12,8 @@ use crate::config::document::{Content, Node, REDACTED};
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{CookieName, Parameters, Scope, Text};
 use crate::config::secret_ref::SecretRef;
-use crate::config::web::{Issuer, Path, Prefix, UpstreamUrl};
-use crate::config::{Auth, Csrf, Origin, SameSite, Token};
+use crate::config::web::{Path, Prefix, UpstreamUrl};
+use crate::config::{Auth, Csrf, Issuer, Origin, SameSite, Token};
 
 pub(in crate::config) struct App {
     pub(in crate::config) origin: Required<Origin>,

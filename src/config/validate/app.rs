@@ -4,7 +4,7 @@ use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::app as raw;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{CookieName, Scope};
-use crate::config::validate::{SessionTimes, route, times};
+use crate::config::validate::{SessionTimes, distinct, route, times};
 use crate::config::{App, ClientAuth, Oidc, Origin, Session};
 
 /// All apps; no two answer to the same host.
@@ -69,12 +69,14 @@ fn oidc(oidc: raw::Oidc, reading: &mut Reading<'_>) -> Result<Oidc, Reported> {
         }
     });
     let scopes = scopes(oidc.scopes, reading);
+    let parameters = oidc.authorization_parameters?.value;
     Ok(Oidc {
-        issuer: oidc.issuer?.value.0,
+        issuer: oidc.issuer?.value,
         client_id: client_id?,
         client_auth: client_auth?,
         scopes: scopes?,
-        authorization_parameters: oidc.authorization_parameters?.value.0,
+        authorization_parameters: parameters.others,
+        max_age: parameters.max_age,
         timeout: oidc.timeout?.value,
         userinfo: oidc.userinfo?.value,
     })
@@ -95,7 +97,7 @@ fn client_auth(auth: raw::ClientAuth, reading: &mut Reading<'_>) -> Result<Clien
 /// Scopes of a login: with `openid`, or it is no OpenID Connect (Core §3.1.2.1).
 fn scopes(scopes: Required<List<Scope, 1>>, reading: &mut Reading<'_>) -> Result<Vec<String>, Reported> {
     let At { value, place, .. } = scopes?;
-    let scopes = distinct(value, reading)?;
+    let scopes = distinct(texts(value), "scope", reading)?;
     if scopes.iter().any(|scope| scope == "openid") {
         Ok(scopes)
     } else {
@@ -103,23 +105,11 @@ fn scopes(scopes: Required<List<Scope, 1>>, reading: &mut Reading<'_>) -> Result
     }
 }
 
-/// Scopes, none of them twice.
-pub(super) fn distinct<const LEAST: usize>(
+/// Scopes as texts, each with its place.
+pub(super) fn texts<const LEAST: usize>(
     scopes: List<Scope, LEAST>,
-    reading: &mut Reading<'_>,
-) -> Result<Vec<String>, Reported> {
-    let mut distinct: Vec<String> = Vec::new();
-    let mut result = Ok(());
-    for scope in scopes.0 {
-        match scope {
-            Ok(scope) if distinct.contains(&scope.value.0) => {
-                result = Err(reading.fault(&scope.place, "this scope stands here twice", "each scope once"));
-            }
-            Ok(scope) => distinct.push(scope.value.0),
-            Err(reported) => result = Err(reported),
-        }
-    }
-    result.map(|()| distinct)
+) -> impl Iterator<Item = Result<(String, Place), Reported>> {
+    scopes.0.into_iter().map(|scope| scope.map(|scope| (scope.value.0, scope.place)))
 }
 
 fn session(

@@ -8,7 +8,8 @@ use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::app as raw;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{Scope, Text};
-use crate::config::validate::app::distinct;
+use crate::config::validate::app::texts;
+use crate::config::validate::distinct;
 use crate::config::web::{Path, is_loopback, is_under};
 use crate::config::{Auth, Csrf, Route, Target, Timeouts};
 
@@ -83,7 +84,6 @@ fn route(
 fn refuse_upstream_keys(route: &raw::Route, reading: &mut Reading<'_>) -> Result<(), Reported> {
     let foreign = [
         ("allow_encoded_slash", written(&route.allow_encoded_slash)),
-        ("methods", route.methods.as_ref().ok().and_then(Option::as_ref).map(|methods| &methods.place)),
         ("timeouts", written(&route.timeouts)),
         ("token", written(&route.token)),
         ("websocket", written(&route.websocket)),
@@ -147,19 +147,8 @@ fn methods(
     reading: &mut Reading<'_>,
 ) -> Result<Option<Vec<Method>>, Reported> {
     let Some(methods) = methods? else { return Ok(None) };
-    let mut distinct = Vec::new();
-    let mut result = Ok(());
-    for method in methods.value.0 {
-        match method {
-            Ok(method) if distinct.contains(&method.value) => {
-                result =
-                    Err(reading.fault(&method.place, "this method stands here twice", "each method once"));
-            }
-            Ok(method) => distinct.push(method.value),
-            Err(reported) => result = Err(reported),
-        }
-    }
-    result.map(|()| Some(distinct))
+    let methods = methods.value.0.into_iter().map(|method| method.map(|method| (method.value, method.place)));
+    distinct(methods, "method", reading).map(Some)
 }
 
 fn required_scopes(
@@ -168,11 +157,17 @@ fn required_scopes(
     reading: &mut Reading<'_>,
 ) -> Result<Vec<String>, Reported> {
     let At { value, place, .. } = scopes?;
-    if !value.0.is_empty() && matches!(auth, Ok(Auth::None)) {
-        let problem = "required_scopes on a route that looks at no session";
-        return Err(reading.fault(&place, problem, "`auth: required` beside it, or the route without it"));
+    let problem = match auth {
+        Ok(Auth::None) => "required_scopes on a route that looks at no session",
+        Ok(Auth::Optional) => {
+            "required_scopes on a route with `auth: optional`, which lets anybody in but users without the scope"
+        }
+        Ok(Auth::Required) | Err(_) => return distinct(texts(value), "scope", reading),
+    };
+    if value.0.is_empty() {
+        return Ok(Vec::new());
     }
-    distinct(value, reading)
+    Err(reading.fault(&place, problem, "`auth: required` beside it, or the route without it"))
 }
 
 fn timeouts(timeouts: raw::Timeouts) -> Result<Timeouts, Reported> {

@@ -235,5 +235,8 @@ async fn r30_a_refreshed_id_token_about_another_login_ends_the_session() {
         world.advance(300);
         assert_ended(&world.call().await, "session-ended");
         assert!(world.upstream.tokens().is_empty(), "{name}");
+        // Those of before, and those that came with the wrong ID token.
+        world.issuer.until(|issuer| issuer.revoked().len() == 4).await;
+        assert!(world.issuer.living_refresh_tokens().is_empty(), "{name}");
     }
 }

@@ -100,6 +100,18 @@ async fn an_upstream_that_refuses_every_token_is_no_refresh_storm() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_accepted_and_is_refused_later_is_replaced_again() {
+    let (upstream, refused) = refusing().await;
+    let mut world = World::start_with(upstream, |_| {}, |setup| setup).await;
+    for refreshes in 1..=3 {
+        let token = world.token().await;
+        refused.lock().unwrap().insert(token);
+        assert_eq!(world.call().await.status, 200);
+        assert_eq!(world.refreshes(), refreshes);
+    }
+}
+
+#[tokio::test]
 async fn any_other_401_is_passed_on_untouched() {
     for challenge in [
         None,

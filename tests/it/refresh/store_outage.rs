@@ -3,15 +3,12 @@
 use super::{World, assert_ended, assert_unavailable, until};
 use crate::support::browser::{Browser, admin};
 use crate::support::gateway::Gateway;
-use crate::support::issuer::Issuer;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 
 impl World {
     async fn over(redis: &Redis) -> Self {
-        // A revocation is a call of its own, so that the token endpoint's connection tells nothing.
-        let silent = |_: &Issuer| {};
-        Self::start_with(Upstream::start().await, silent, |setup| setup.redis(&redis.url())).await
+        Self::start_with(Upstream::start().await, |_| {}, |setup| setup.redis(&redis.url())).await
     }
 
     /// A second gateway over the same Redis, and the same browser's window to it.

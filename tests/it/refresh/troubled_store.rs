@@ -66,7 +66,9 @@ impl TroubledStore {
 
     /// Waits until somebody has come to the troubled step.
     pub async fn until_reached(&self) {
-        self.arrived.subscribe().wait_for(|arrived| *arrived > 0).await.unwrap();
+        let mut arrived = self.arrived.subscribe();
+        let reached = arrived.wait_for(|arrived| *arrived > 0);
+        tokio::time::timeout(Duration::from_secs(30), reached).await.expect("the step is reached").unwrap();
     }
 
     async fn pass<T: Send>(

@@ -28,6 +28,8 @@ pub struct Setup {
     pub oidc: String,
     pub session: String,
     pub routes: String,
+    /// Further apps, as the list in YAML goes on.
+    pub further_apps: String,
     pub limits: String,
     pub server: String,
     pub sessions: String,
@@ -60,6 +62,7 @@ impl Setup {
             oidc: "scopes: [openid, profile, offline_access]".to_owned(),
             session: String::new(),
             routes: String::new(),
+            further_apps: String::new(),
             limits: String::new(),
             server: String::new(),
             sessions: String::new(),
@@ -118,6 +121,7 @@ impl Setup {
             yaml += "    routes:\n";
             yaml += &indented(&self.routes, 6);
         }
+        yaml += &self.further_apps;
         yaml
     }
 

@@ -30,6 +30,21 @@ pub fn head(line: &str, fields: &str) -> String {
     format!("{line} HTTP/1.1\r\nHost: shop.test\r\n{fields}\r\n")
 }
 
+/// What has to happen, with an end to the waiting.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it happens")
+}
+
+/// Waits until the condition holds.
+pub async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    within(async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 /// One request on a connection of its own.
 pub async fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Reply {
     let mut wire = Wire::connect(address).await;

@@ -1,0 +1,327 @@
+//! One app: who may use which of its routes, and with what session.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, Response, header};
+use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::route::{self, Paths};
+use super::{BecomesTunnel, BuildError, guard, not_allowed};
+use crate::body::Body;
+use crate::clock::Clock;
+use crate::config::{self, Auth, Target, Token};
+use crate::endpoints::{Endpoints, conflicting_cookies, login_location};
+use crate::error::{Code, Refusal};
+use crate::files::Files;
+use crate::oidc::Client;
+use crate::proxy::tunnel::{Tunnel, is_handshake};
+use crate::proxy::{self, Upstream};
+use crate::random::Random;
+use crate::refresh::{Failure, Refresher};
+use crate::respond::{self, Audience};
+use crate::seal::KeyRing;
+use crate::session::cookie::{self, Found, Ticket};
+use crate::session::store::Store;
+use crate::session::{Session, Sessions};
+
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) origin: config::Origin,
+    pub(super) base_path: String,
+    /// Those of all apps.
+    pub(super) cookies: Arc<[config::Session]>,
+    pub(super) endpoints: Endpoints,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) refresher: Refresher,
+    pub(super) routes: Paths<Route>,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    pub(super) body_bytes: u64,
+    pub(super) tunnel_idle_timeout: Duration,
+    pub(super) tunnels_stop: CancellationToken,
+    pub(super) random: Random,
+    pub(super) tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) rules: config::Route,
+    pub(super) answers: Answers,
+}
+
+#[derive(Debug)]
+pub(super) enum Answers {
+    /// The upstream, and how many segments are taken off each path.
+    Upstream(Upstream, usize),
+    /// The files, and how many segments the route's own path has.
+    Files(Files, usize),
+}
+
+/// What all apps are built from.
+pub(super) struct Shared<'a> {
+    pub(super) server: &'a config::Server,
+    pub(super) ring: &'a Arc<KeyRing>,
+    pub(super) store: &'a Arc<dyn Store>,
+    pub(super) clock: &'a Arc<dyn Clock>,
+    pub(super) cookies: &'a Arc<[config::Session]>,
+    pub(super) random: Random,
+    pub(super) tasks: &'a TaskTracker,
+    pub(super) tunnels_stop: &'a CancellationToken,
+}
+
+/// A live session that a request may use.
+pub(super) struct User {
+    pub(super) ticket: Ticket,
+    pub(super) session: Session,
+}
+
+/// Whether a request may go on, and as whom.
+pub(super) struct Admission {
+    pub(super) who: Who,
+    /// The request has a cookie of ours that opens no session: it is taken back, whatever is answered.
+    pub(super) cookie_is_dead: bool,
+}
+
+/// Whom a request comes from.
+pub(super) enum Who {
+    /// One with a live session.
+    User(Box<User>),
+    /// Anybody may make it.
+    Anybody,
+    /// One who must sign in first, and is sent there.
+    Stranger(Response<Body>),
+}
+
+impl App {
+    pub(super) fn new(app: config::App, shared: &Shared<'_>) -> Result<(Self, Arc<Client>), BuildError> {
+        let name = || app.origin.as_str().to_owned();
+        let under_base = |path: &str| format!("{}{}{path}", app.origin.as_str(), app.base_path);
+        let client = Client::new(
+            &app.oidc,
+            under_base("/callback"),
+            under_base("/logout/callback"),
+            Arc::clone(shared.clock),
+            shared.random,
+        );
+        let client = Arc::new(client.map_err(|source| BuildError::Issuer { app: name(), source })?);
+        let sessions = Arc::new(Sessions::new(
+            &app,
+            Arc::clone(shared.ring),
+            Arc::clone(shared.store),
+            Arc::clone(shared.clock),
+            shared.random,
+        ));
+        let endpoints = Endpoints::new(
+            &app,
+            Arc::clone(shared.ring),
+            Arc::clone(&sessions),
+            Arc::clone(&client),
+            Arc::clone(shared.clock),
+            shared.random,
+            shared.tasks.clone(),
+        );
+        let refresher = Refresher::new(
+            Arc::clone(&sessions),
+            Arc::clone(&client),
+            Arc::clone(shared.clock),
+            shared.random,
+            app.session.refresh_before_expiry,
+            shared.tasks.clone(),
+        );
+        let secure = app.origin.is_secure();
+        let routes = app.routes.into_iter().map(|rules| Ok((rules.path.clone(), Route::new(rules, secure)?)));
+        let routes = routes
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| BuildError::Upstream { app: app.origin.as_str().to_owned(), source })?;
+        let built = Self {
+            origin: app.origin,
+            base_path: app.base_path,
+            cookies: Arc::clone(shared.cookies),
+            endpoints,
+            sessions,
+            refresher,
+            routes: Paths::new(routes),
+            trusted_proxies: shared.server.trusted_proxies.clone(),
+            body_bytes: shared.server.limits.body_bytes,
+            tunnel_idle_timeout: shared.server.limits.websocket_idle_timeout,
+            tunnels_stop: shared.tunnels_stop.clone(),
+            random: shared.random,
+            tasks: shared.tasks.clone(),
+        };
+        Ok((built, client))
+    }
+
+    /// Whether a request may use its session, and whether it needs one it does not have.
+    pub(super) async fn admit<B>(
+        &self,
+        rules: &config::Route,
+        request: &Request<B>,
+        audience: Audience,
+    ) -> Result<Admission, Refusal> {
+        if rules.auth == Auth::None {
+            return Ok(Admission { who: Who::Anybody, cookie_is_dead: false });
+        }
+        let headers = request.headers();
+        let guarded = guard::route(headers, &self.origin, rules.csrf, is_handshake(request));
+        let cookie = match cookie::find(headers, self.sessions.cookie_name()) {
+            Found::None => None,
+            Found::One(value) => Some(value),
+            Found::Conflicting => return Err(conflicting_cookies()),
+        };
+        match guarded {
+            Err(_) if rules.auth == Auth::Optional => {
+                return Ok(Admission { who: Who::Anybody, cookie_is_dead: false });
+            }
+            Err(refusal) if audience == Audience::Script && guard::is_foreign(headers, &self.origin) => {
+                return Err(refusal);
+            }
+            _ => {}
+        }
+        // A request without a cookie never touches the store (R63).
+        let ticket = cookie.as_deref().and_then(|value| self.sessions.open_cookie(value));
+        let session = match &ticket {
+            Some(ticket) => self.refresher.load(ticket).await?,
+            None => None,
+        };
+        let cookie_is_dead = cookie.is_some() && session.is_none();
+        let who = match (ticket, session) {
+            // The guard is for the use of a session; without one there was nothing to guard.
+            (Some(ticket), Some(session)) => {
+                guarded?;
+                Who::User(Box::new(User { ticket, session }))
+            }
+            (_, _) if rules.auth == Auth::Optional => Who::Anybody,
+            (_, _) => Who::Stranger(self.ask_for_login(request, audience, cookie_is_dead)?),
+        };
+        Ok(Admission { who, cookie_is_dead })
+    }
+
+    /// A person is sent to login; a script is told where it is. A request other than GET would lose its
+    /// method and its body on the way, and is never redirected.
+    fn ask_for_login<B>(
+        &self,
+        request: &Request<B>,
+        audience: Audience,
+        cookie_is_dead: bool,
+    ) -> Result<Response<Body>, Refusal> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        if audience == Audience::Page && is_read {
+            let wanted = request.uri().path_and_query().map_or("/", |wanted| wanted.as_str());
+            return Ok(respond::see_other(&login_location(&self.base_path, wanted)));
+        }
+        let refusal = Refusal::new(Code::Unauthenticated, "There is no session.");
+        let refusal = if cookie_is_dead { self.clear_cookie(refusal) } else { refusal };
+        Err(refusal.with_login_url(format!("{}/login", self.base_path)))
+    }
+
+    /// The session with a token that can be used, and the scopes that the route asks for.
+    pub(super) async fn freshen(&self, user: User, rules: &config::Route) -> Result<User, Refusal> {
+        let User { ticket, session } = user;
+        let session = match rules.token {
+            Token::AccessToken => self.refresher.freshen(&ticket, session).await,
+            Token::None => Ok(session),
+        };
+        let session = session.map_err(|failure| self.explain(failure))?;
+        check_scopes(&session, rules)?;
+        Ok(User { ticket, session })
+    }
+
+    pub(super) fn explain(&self, failure: Failure) -> Refusal {
+        let has_ended = matches!(failure, Failure::Ended | Failure::Gone);
+        let refusal = Refusal::from(failure);
+        if !has_ended {
+            return refusal;
+        }
+        self.clear_cookie(refusal).with_login_url(format!("{}/login", self.base_path))
+    }
+
+    fn clear_cookie(&self, refusal: Refusal) -> Refusal {
+        refusal.with_header(header::SET_COOKIE, self.sessions.clear_cookie())
+    }
+
+    /// Puts the idle timeout off, without letting the request wait for the write.
+    pub(super) fn note_activity(&self, user: &User) {
+        if !self.sessions.touch_is_due(&user.session) {
+            return;
+        }
+        let (sessions, ticket, session) =
+            (Arc::clone(&self.sessions), user.ticket.clone(), user.session.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = sessions.touch(&ticket, &session).await {
+                tracing::warn!(event = "session.untouched", error = %error);
+            }
+        });
+    }
+
+    /// Carries a tunnel until it ends or the gateway stops. The connection it has become stays open all
+    /// the while, and counts as one.
+    pub(super) fn open_tunnel(&self, tunnel: Tunnel, connection: Arc<dyn BecomesTunnel>) {
+        let (idle_timeout, stopping) = (self.tunnel_idle_timeout, self.tunnels_stop.clone());
+        self.tasks.spawn(async move {
+            let _ended_by_itself = stopping.run_until_cancelled(tunnel.run(idle_timeout)).await;
+            drop(connection);
+        });
+    }
+
+    /// Takes a cookie back that opens no session, with an answer that no cache may keep.
+    pub(super) fn take_cookie_back(&self, response: &mut Response<Body>) {
+        let headers = response.headers_mut();
+        headers.append(header::SET_COOKIE, self.sessions.clear_cookie());
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+
+    /// Whether a cookie is the gateway's own, be it another app's: cookies know no ports, so that apps of
+    /// one host see each other's.
+    pub(super) fn owns_cookie(&self, name: &str) -> bool {
+        self.cookies.iter().any(|session| session.owns_cookie(name))
+    }
+
+    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+}
+
+impl Route {
+    fn new(rules: config::Route, secure: bool) -> Result<Self, proxy::BuildError> {
+        let answers = match &rules.target {
+            Target::Upstream { url, strip_prefix } => {
+                let stripped = strip_prefix.as_deref().map_or(0, route::count_segments);
+                Answers::Upstream(Upstream::new(url, rules.timeouts)?, stripped)
+            }
+            Target::Files(folder) => {
+                Answers::Files(Files::new(folder, secure), route::count_segments(&rules.path))
+            }
+        };
+        Ok(Self { rules, answers })
+    }
+
+    /// Refuses what this route takes from nobody.
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+        if let Answers::Upstream(..) = self.answers {
+            route::check_canonical(request.uri().path(), self.rules.allow_encoded_slash)?;
+        }
+        if let Some(methods) = &self.rules.methods
+            && !methods.contains(request.method())
+            // Whoever may GET may ask for the head alone (RFC 9110 §9.3.2).
+            && !(*request.method() == Method::HEAD && methods.contains(&Method::GET))
+        {
+            return Err(not_allowed(&methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")));
+        }
+        if is_handshake(request) && !self.rules.websocket {
+            return Err(Refusal::bad_request("This route does not take WebSockets."));
+        }
+        Ok(())
+    }
+}
+
+/// Looked at after each refresh, which may have shrunk the scope (R32).
+pub(super) fn check_scopes(session: &Session, rules: &config::Route) -> Result<(), Refusal> {
+    if rules.required_scopes.iter().all(|scope| session.tokens.scopes.contains(scope)) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::Forbidden, "The session lacks a scope that is needed here."))
+}
