@@ -5,7 +5,7 @@
 //! where several meet. A fault stops nothing but its own value, so one run names all of them.
 //!
 //! Durations are `500ms`, `90s`, `30m`, `12h` or `7d`; sizes are bytes, or `64KiB`, `10MiB`, `1GiB`. Neither
-//! may be nothing. Relative paths, of secrets and of folders, start at the working directory.
+//! may be nothing, but for `shutdown_grace` and `refresh_before_expiry`. Relative paths, of secrets and of folders, start at the working directory.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde_json::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -36,8 +37,7 @@ mod web;
 pub use app::{
     App, Auth, ClientAuth, Csrf, Issuer, Oidc, Origin, Route, SameSite, Session, Target, Timeouts, Token,
 };
-pub use diagnostic::{Diagnostic, Faults, Position, Refusal};
-pub use schema::schema;
+pub use diagnostic::{Diagnostic, Faults, InvalidValue, Position};
 pub use web::is_loopback;
 
 /// More than any configuration has.
@@ -94,6 +94,17 @@ pub fn parse(
         .and_then(|document| raw::File::decode(&document, &mut reading))
         .and_then(|file| validate::config(file, &mut reading));
     reading.finish(config)
+}
+
+/// The JSON Schema (2020-12) of the configuration file, for editors and for checks before a deployment.
+///
+/// It takes what [`load`] takes by structure; what only shows in a whole (an origin named twice, a secret
+/// that cannot be read) is left to `cloakroom check`.
+pub fn schema() -> Value {
+    let mut schema = raw::File::schema();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "Cloakroom's configuration".into();
+    schema
 }
 
 /// Everything the gateway is told.

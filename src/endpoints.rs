@@ -16,7 +16,7 @@ use crate::oidc::Client;
 use crate::random::Random;
 use crate::seal::KeyRing;
 use crate::session::Sessions;
-use crate::session::cookie::{self, Found, Ticket};
+use crate::session::cookie::{self, Ticket};
 
 mod callback;
 mod login;
@@ -30,7 +30,7 @@ use login_cookie::LoginCookies;
 pub use return_to::login_location;
 
 /// How long a person waits for the issuer before a page says that it does not answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ISSUER_WAIT: Duration = Duration::from_secs(10);
 
 /// One of the gateway's own endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,13 +137,14 @@ impl Endpoints {
         format!("{}/login", self.base_path)
     }
 
-    /// The ticket that a request's cookie carries, and whether there was a cookie at all.
-    fn ticket(&self, headers: &HeaderMap) -> Result<(Option<Ticket>, bool), Refusal> {
-        match cookie::find(headers, self.sessions.cookie_name()) {
-            Found::None => Ok((None, false)),
-            Found::One(value) => Ok((self.sessions.open_cookie(&value), true)),
-            Found::Conflicting => Err(conflicting_cookies()),
-        }
+    /// The value of a request's session cookie, which may open nothing.
+    fn session_cookie(&self, headers: &HeaderMap) -> Result<Option<String>, cookie::Conflicting> {
+        cookie::find(headers, self.sessions.cookie_name())
+    }
+
+    /// The ticket that a request's session cookie carries.
+    fn ticket(&self, headers: &HeaderMap) -> Result<Option<Ticket>, cookie::Conflicting> {
+        Ok(self.session_cookie(headers)?.and_then(|value| self.sessions.open_cookie(&value)))
     }
 }
 
@@ -161,11 +162,6 @@ impl Parameters {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
-}
-
-/// Two different values of our cookie: nobody can tell which one the browser was given (R26).
-pub fn conflicting_cookies() -> Refusal {
-    Refusal::bad_request("The request carries two different session cookies.")
 }
 
 fn issuer_too_slow() -> Refusal {

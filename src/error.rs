@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use crate::oidc::{IssuerUnavailable, RedeemError};
 use crate::proxy::ForwardError;
 use crate::refresh;
-use crate::session::store;
+use crate::session::{cookie, store};
 
 /// What kind of refusal it is: the `CODE` of `urn:cloakroom:CODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,18 +109,18 @@ impl Code {
     /// A short title for people.
     pub const fn title(self) -> &'static str {
         match self {
-            Self::Unauthenticated => "You are not signed in",
+            Self::Unauthenticated => "You are not logged in",
             Self::SessionEnded => "Your session has ended",
             Self::Csrf => "This request could not be shown to be the app's own",
             Self::Forbidden => "You may not do this",
             Self::BadRequest => "This request makes no sense",
-            Self::LoginFailed => "The sign-in did not succeed",
+            Self::LoginFailed => "The login did not succeed",
             Self::NotFound => "There is nothing here",
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::Misdirected => "No app answers to this host name",
             Self::TooLarge => "The request is too large",
             Self::StoreUnavailable => "Sessions cannot be read at the moment",
-            Self::IssuerUnavailable => "The sign-in service does not answer",
+            Self::IssuerUnavailable => "The login service does not answer",
             Self::UpstreamUnavailable => "The service behind this address does not answer",
             Self::UpstreamTimeout => "The service behind this address takes too long",
             Self::Overloaded => "Too many requests at the moment",
@@ -145,6 +145,15 @@ impl Refusal {
         Self::new(Code::BadRequest, detail)
     }
 
+    /// A refusal of a method where only `allowed` are answered, as `Allow` lists them (RFC 9110 §15.5.6).
+    pub fn method_not_allowed(allowed: &str) -> Self {
+        let refusal = Self::new(Code::MethodNotAllowed, "The Allow field lists the methods that are.");
+        match HeaderValue::from_str(allowed) {
+            Ok(allowed) => refusal.with_header(header::ALLOW, allowed),
+            Err(_) => refusal,
+        }
+    }
+
     /// Keeps the cause for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -166,7 +175,7 @@ impl Refusal {
         self
     }
 
-    fn retry_after(mut self, wait: Duration) -> Self {
+    fn with_retry_after(mut self, wait: Duration) -> Self {
         let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
         if let Ok(value) = HeaderValue::from_str(&seconds) {
             self.headers.retain(|(name, _)| name != header::RETRY_AFTER);
@@ -178,8 +187,14 @@ impl Refusal {
 
 impl From<store::Unavailable> for Refusal {
     fn from(error: store::Unavailable) -> Self {
-        Self::new(Code::StoreUnavailable, "The session store does not answer. Nobody was signed out.")
+        Self::new(Code::StoreUnavailable, "The session store does not answer. Nobody was logged out.")
             .because(error)
+    }
+}
+
+impl From<cookie::Conflicting> for Refusal {
+    fn from(_: cookie::Conflicting) -> Self {
+        Self::bad_request("The request carries two different session cookies.")
     }
 }
 
@@ -187,7 +202,7 @@ impl From<IssuerUnavailable> for Refusal {
     fn from(error: IssuerUnavailable) -> Self {
         let refusal = Self::new(Code::IssuerUnavailable, "The issuer does not answer. Try again shortly.");
         match error.retry_after() {
-            Some(wait) => refusal.retry_after(wait).because(error),
+            Some(wait) => refusal.with_retry_after(wait).because(error),
             None => refusal.because(error),
         }
     }
@@ -197,7 +212,11 @@ impl From<RedeemError> for Refusal {
     fn from(error: RedeemError) -> Self {
         match error {
             RedeemError::Unavailable(unavailable) => unavailable.into(),
-            error => {
+            RedeemError::InvalidGrant
+            | RedeemError::Refused { .. }
+            | RedeemError::TokenAnswer(_)
+            | RedeemError::IdToken(_)
+            | RedeemError::Userinfo(_) => {
                 Self::new(Code::LoginFailed, "The issuer's answer could not be accepted.").because(error)
             }
         }
@@ -208,12 +227,12 @@ impl From<refresh::Failure> for Refusal {
     fn from(failure: refresh::Failure) -> Self {
         match failure {
             refresh::Failure::Ended => {
-                Self::new(Code::SessionEnded, "The issuer has ended this session. Sign in again.")
+                Self::new(Code::SessionEnded, "The issuer has ended this session. Log in again.")
             }
             refresh::Failure::Gone => Self::new(Code::Unauthenticated, "There is no session."),
             refresh::Failure::Issuer { retry_after } => {
-                Self::new(Code::IssuerUnavailable, "The issuer does not answer. You are still signed in.")
-                    .retry_after(retry_after)
+                Self::new(Code::IssuerUnavailable, "The issuer does not answer. You are still logged in.")
+                    .with_retry_after(retry_after)
             }
             refresh::Failure::Store(unavailable) => unavailable.into(),
         }

@@ -13,15 +13,17 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderMap, HeaderValue,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION,
-    RANGE, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderMap, HeaderValue, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
+    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Empty;
 use percent_encoding::percent_decode_str;
 use tower_http::services::ServeDir;
+
+use crate::fields::accepts;
 
 /// The body of an answer: a file, part of one, or nothing.
 pub use tower_http::services::fs::ServeFileSystemResponseBody as Body;
@@ -93,7 +95,7 @@ impl Files {
         if self.exists(&format!("{file}/index.html")).await {
             return redirect_to_folder(&head.uri);
         }
-        if accepts_html(&head.headers) {
+        if accepts(&head.headers, "text/html") {
             let mut page = self.open(&head.method, &head.headers, "/index.html").await;
             page.headers_mut().append(VARY, HeaderValue::from_static("accept"));
             return page;
@@ -166,14 +168,6 @@ fn names_a_public_file(path: &str) -> bool {
         })
 }
 
-/// A page is wanted, not a script or an image: those are asked for with `*/*` or their own types.
-fn accepts_html(headers: &HeaderMap) -> bool {
-    let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    ranges.flat_map(|value| value.split(',')).any(|range| {
-        range.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("text/html"))
-    })
-}
-
 /// To the same path with a slash at its end, or the page's relative links would miss its folder. The
 /// location is relative to the last segment, so whatever the path holds, it can't leave the origin.
 fn redirect_to_folder(uri: &Uri) -> Response<Body> {
@@ -200,7 +194,7 @@ fn status_of(error: &io::Error) -> StatusCode {
         | io::ErrorKind::NotADirectory
         | io::ErrorKind::InvalidFilename => StatusCode::NOT_FOUND,
         _ => {
-            tracing::error!(%error, "a static file could not be read");
+            tracing::error!(event = "file.unreadable", error = %error);
             StatusCode::INTERNAL_SERVER_ERROR
         }
     }

@@ -4,8 +4,8 @@
 //! inner `serve` tells the story: admit the host, find the route, guard and load the session (`app`),
 //! freshen its token and forward (`answer`).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -16,11 +16,10 @@ use tracing::Instrument;
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{self, Auth, Config};
-use crate::connector;
 use crate::endpoints::Endpoint;
 use crate::error::{Code, Refusal};
 use crate::oidc::{self, Client};
-use crate::proxy::{self, headers};
+use crate::proxy::headers;
 use crate::random::Random;
 use crate::respond::{self, Audience};
 use crate::seal::KeyRing;
@@ -29,12 +28,19 @@ use crate::telemetry::chain;
 
 mod answer;
 mod app;
-pub mod guard;
-pub mod route;
+mod connection;
+mod guard;
+mod route;
 
 use answer::Exchange;
 use app::{Answers, App, Shared, Who, check_scopes};
 use route::Hosts;
+
+pub use app::BuildError;
+pub use connection::{ClientConnection, Connection};
+
+/// How often the issuers are looked for, at most.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// All apps, and what they share.
 #[derive(Debug)]
@@ -43,59 +49,23 @@ pub struct Gateway {
     store: Arc<dyn Store>,
     issuers: Vec<Arc<Client>>,
     random: Random,
+    /// What goes on behind answered requests.
     tasks: TaskTracker,
     tunnels_stop: CancellationToken,
 }
 
-/// What the gateway cannot be built from.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The client of an issuer.
-    #[error("the issuer of {app} cannot be used")]
-    Issuer {
-        /// The app's origin.
-        app: String,
-        /// What is wrong.
-        #[source]
-        source: connector::BuildError,
-    },
-    /// An upstream.
-    #[error("an upstream of {app} cannot be used")]
-    Upstream {
-        /// The app's origin.
-        app: String,
-        /// What is wrong.
-        #[source]
-        source: proxy::BuildError,
-    },
-}
-
-/// A request's surroundings: what the connection knows.
-#[derive(Clone, Debug)]
-pub struct Connection {
-    /// The other end.
-    pub peer: SocketAddr,
-    /// Called when the connection becomes a tunnel, which is bounded by a time limit of its own, and kept
-    /// for as long as the tunnel is open.
-    pub becomes_tunnel: Arc<dyn BecomesTunnel>,
-}
-
-/// A connection that can be told that it now is a tunnel.
-pub trait BecomesTunnel: std::fmt::Debug + Send + Sync {
-    /// No limit for requests applies any more.
-    fn becomes_tunnel(&self);
-}
-
 impl Gateway {
-    /// The gateway that a configuration describes, over a store. What goes on behind answered requests
-    /// runs on `tasks`, which a shutdown waits for.
+    /// The gateway that a configuration describes, over a store.
+    ///
+    /// # Errors
+    /// Where TLS to an issuer or an upstream cannot be set up.
     pub fn new(
         config: Config,
         store: Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
         random: Random,
-        tasks: TaskTracker,
     ) -> Result<Self, BuildError> {
+        let tasks = TaskTracker::new();
         let ring = Arc::new(KeyRing::new(&config.session_keys));
         let tunnels_stop = CancellationToken::new();
         let mut issuers = Vec::new();
@@ -145,7 +115,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Refusal> {
         let app = self.hosts.admit(&request)?;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-            return Err(not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+            return Err(Refusal::method_not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
         if headers::has_ambiguous_framing(request.headers()) {
             let refusal = Refusal::bad_request("The request's body has no certain end.");
@@ -165,12 +135,7 @@ impl Gateway {
         let user = match admission.who {
             Who::User(user) => Some(*user),
             Who::Anybody => None,
-            Who::Stranger(mut response) => {
-                if admission.cookie_is_dead {
-                    app.take_cookie_back(&mut response);
-                }
-                return Ok(response);
-            }
+            Who::Stranger(response) => return Ok(response),
         };
         if let Some(user) = &user {
             app.note_activity(user);
@@ -195,13 +160,13 @@ impl Gateway {
         Ok(response)
     }
 
-    /// Asks each issuer for its metadata, so that the first login need not, and a fault of the
-    /// configuration shows in the log at once. Nothing waits for it.
+    /// Sees whether each issuer is there, unless that was done lately: at the start, so that a fault of the
+    /// configuration shows in the log, and for those who watch `/readyz`. Nothing waits for it.
     pub fn look_for_issuers(&self) {
         for client in &self.issuers {
             let client = Arc::clone(client);
             tokio::spawn(async move {
-                if let Err(error) = client.discover().await {
+                if let Err(error) = client.confirm(LOOK_INTERVAL).await {
                     tracing::warn!(event = "issuer.unavailable", issuer = client.issuer(), error = %chain(&error));
                 }
             });
@@ -233,7 +198,7 @@ fn guard_endpoint<B>(
     origin: &config::Origin,
 ) -> Result<(), Refusal> {
     if !endpoint.allows(request.method()) {
-        return Err(not_allowed(endpoint.methods()));
+        return Err(Refusal::method_not_allowed(endpoint.methods()));
     }
     match endpoint {
         Endpoint::Login => guard::login(request),
@@ -245,14 +210,6 @@ fn guard_endpoint<B>(
 
 fn nothing_here() -> Refusal {
     Refusal::new(Code::NotFound, "No route and no endpoint has this path.")
-}
-
-fn not_allowed(methods: &str) -> Refusal {
-    let refusal = Refusal::new(Code::MethodNotAllowed, "The Allow field lists the methods that are.");
-    match HeaderValue::from_str(methods) {
-        Ok(allow) => refusal.with_header(header::ALLOW, allow),
-        Err(_) => refusal,
-    }
 }
 
 fn log(refusal: &Refusal) {

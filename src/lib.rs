@@ -21,7 +21,7 @@
 //! # Who else is here
 //!
 //! [`cli`] and [`config`] start it all. [`seal`] is the only room that encrypts. [`tokens`], [`secret`],
-//! [`clock`], [`random`], [`body`], [`connector`] and [`telemetry`] are what everyone may use.
+//! [`clock`], [`random`], [`body`], [`fields`], [`connector`] and [`telemetry`] are what everyone may use.
 //! `CONTRIBUTING.md` has the table of who may import whom, and a test holds the code to it.
 
 pub mod body;
@@ -31,6 +31,7 @@ pub mod config;
 pub mod connector;
 pub mod endpoints;
 pub mod error;
+pub mod fields;
 pub mod files;
 pub mod gateway;
 pub mod oidc;

@@ -25,12 +25,11 @@ use http::Http;
 use jwks::KeySet;
 
 pub use authorize::AuthorizationRequest;
-pub use discovery::{Availability, DocumentFault};
+pub use discovery::Availability;
 pub use error::{
-    IssuerUnavailable, RedeemError, RefreshError, ResponseIssuerError, RevokeError, TokenFault, UserinfoFault,
+    CallFault, DocumentFault, IdTokenFault, IssuerUnavailable, RedeemError, RefreshError,
+    ResponseIssuerError, RevokeError, TokenFault, UserinfoFault,
 };
-pub use http::CallFault;
-pub use id_token::IdTokenFault;
 pub use jwks::KEY_RENEWAL_INTERVAL;
 pub use revoke::{Revocation, TokenKind};
 
@@ -108,6 +107,14 @@ impl Client {
         self.discovery.metadata().await.map(drop)
     }
 
+    /// Sees whether the issuer is there, unless that was done within `age`.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub async fn confirm(&self, age: Duration) -> Result<(), IssuerUnavailable> {
+        self.discovery.confirmed(age).await.map(drop)
+    }
+
     /// The issuer, as configured.
     pub fn issuer(&self) -> &str {
         self.oidc.issuer.as_str()
@@ -128,6 +135,10 @@ impl fmt::Debug for Client {
             .finish_non_exhaustive()
     }
 }
+
+/// A user is sent to an issuer that was there this short a while ago: from one that is away nobody comes
+/// back, and a crowd that logs in asks once.
+const CONFIRMATION_LIFETIME: Duration = Duration::from_secs(1);
 
 /// How long answers that seldom change are used: the metadata and the keys.
 const CACHE_LIFETIME: Duration = Duration::from_secs(60 * 60);

@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
@@ -85,8 +84,7 @@ impl Upstream {
         let connector = connector::connector(timeouts.connect, url.scheme() == "https")?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            // Shorter than the 5 s after which Node.js, the shortest of the common servers, closes.
-            .pool_idle_timeout(Duration::from_secs(4))
+            .pool_idle_timeout(connector::POOL_IDLE_TIMEOUT)
             .build(connector);
         Ok(Self {
             client,
@@ -186,6 +184,8 @@ fn classify(error: hyper_util::client::legacy::Error) -> ForwardError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -28,7 +28,10 @@ use breaker::Breaker;
 use flight::Flight;
 
 /// How long a request waits for a refresh; the refresh itself may go on.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_WAIT: Duration = Duration::from_secs(10);
+
+/// When to ask again, where the back-off does not say: the refresh is still under way.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// An upstream that refuses every token must not cause a refresh on every request.
 const BETWEEN_FORCED: Duration = Duration::from_secs(30);
@@ -225,7 +228,7 @@ impl Shared {
         flight: Result<watch::Receiver<Option<Outcome>>, TooEarly>,
     ) -> Result<Session, Failure> {
         let mut flight = flight?;
-        let landed = tokio::time::timeout(PATIENCE, flight.wait_for(Option::is_some)).await;
+        let landed = tokio::time::timeout(REQUEST_WAIT, flight.wait_for(Option::is_some)).await;
         match landed {
             Ok(Ok(outcome)) => match outcome.clone() {
                 Some(Outcome::Fresh(session)) => Ok(*session),
@@ -243,7 +246,7 @@ impl Shared {
 
     fn issuer_failure(&self, ticket: &Ticket) -> Failure {
         let wait = self.state().backoff.wait(&self.sessions.record_key(ticket), self.clock.now());
-        Failure::Issuer { retry_after: wait.unwrap_or(Duration::from_secs(2)) }
+        Failure::Issuer { retry_after: wait.unwrap_or(RETRY_AFTER) }
     }
 
     fn freshness(&self, session: &Session) -> Freshness {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -34,14 +34,6 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'");
     HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
 });
-
-/// Whether `Accept` names this type in so many words (RFC 9110 §12.5.1).
-pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
-    fields
-        .flat_map(|field| field.split(','))
-        .any(|range| range.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(media_type))
-}
 
 /// The answer to a request that is not served.
 pub fn refusal(refusal: &Refusal, audience: Audience) -> Response<Body> {
@@ -77,11 +69,11 @@ pub fn json(document: &Value) -> Response<Body> {
 /// A page that sends the browser on to `location`, a path of the app. It is a page and not a redirect
 /// because a redirect that began at the issuer stays cross-site, and a `SameSite=Strict` cookie would not
 /// be sent with the next request.
-pub fn landing(title: &str, location: &str) -> Response<Body> {
+pub fn landing(location: &str) -> Response<Body> {
     let location = escape(location);
     page(
         StatusCode::OK,
-        title,
+        "You are logged in",
         &format!("<meta http-equiv=\"refresh\" content=\"0;url={location}\">"),
         &format!("<p><a href=\"{location}\">Continue</a></p>"),
     )
@@ -90,10 +82,10 @@ pub fn landing(title: &str, location: &str) -> Response<Body> {
 /// The page that asks whether to log out. It ends nothing by itself.
 pub fn logout_confirmation(action: &str) -> Response<Body> {
     let form = format!(
-        "<form method=\"post\" action=\"{}\"><button type=\"submit\">Sign out</button></form>",
+        "<form method=\"post\" action=\"{}\"><button type=\"submit\">Log out</button></form>",
         escape(action)
     );
-    let mut response = page(StatusCode::OK, "Do you want to sign out?", "", &form);
+    let mut response = page(StatusCode::OK, "Do you want to log out?", "", &form);
     // Under `no-referrer` browsers send `Origin: null` with the form, which the guard refuses.
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
@@ -117,7 +109,7 @@ fn problem(refusal: &Refusal) -> Response<Body> {
 fn refusal_page(refusal: &Refusal) -> Response<Body> {
     let mut content = format!("<p>{}</p>", escape(refusal.detail));
     if let Some(login_url) = &refusal.login_url {
-        content.push_str(&format!("<p><a href=\"{}\">Sign in</a></p>", escape(login_url)));
+        content.push_str(&format!("<p><a href=\"{}\">Log in</a></p>", escape(login_url)));
     }
     page(refusal.code.status(), refusal.code.title(), "", &content)
 }
@@ -142,7 +134,7 @@ fn answer(
 ) -> Response<Body> {
     let mut response = Response::new(full(content));
     *response.status_mut() = status;
-    let headers: &mut HeaderMap = response.headers_mut();
+    let headers = response.headers_mut();
     if let Some(content_type) = content_type {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
@@ -181,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn r20_what_stands_in_an_address_cannot_leave_its_attribute() {
-        let html = text(landing("Hello", "/?\"><script>alert('x')</script>&a=1")).await;
+        let html = text(landing("/?\"><script>alert('x')</script>&a=1")).await;
         assert!(!html.contains("<script>"), "{html}");
         assert!(html.contains("&quot;&gt;&lt;script&gt;alert(&#39;x&#39;)"), "{html}");
     }
@@ -210,7 +202,7 @@ mod tests {
 
     #[test]
     fn r19_every_answer_is_neither_stored_nor_names_its_address_to_others() {
-        for response in [landing("Hello", "/"), see_other("/"), json(&json!({}))] {
+        for response in [landing("/"), see_other("/"), json(&json!({}))] {
             assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
             assert_eq!(response.headers()[header::REFERRER_POLICY], "no-referrer");
         }

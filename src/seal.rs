@@ -7,9 +7,9 @@
 
 use std::fmt;
 
+use aes_gcm::aead::{Aead, KeyInit, Payload};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
 use xaes_256_gcm::{Nonce, Xaes256Gcm};
 use zeroize::Zeroizing;
 

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
-use http_body_util::BodyExt;
+use http_body::Body as _;
+use http_body_util::{BodyExt, Collected};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,12 +29,13 @@ use crate::body::Body;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Limits};
 use crate::error::{Code, Refusal};
-use crate::gateway::{self, BecomesTunnel, Connection, Gateway};
+use crate::gateway::{self, ClientConnection, Connection, Gateway};
 use crate::random::Random;
 use crate::respond::{self, Audience};
 use crate::session::store::memory::MemoryStore;
 use crate::session::store::redis::RedisStore;
 use crate::session::store::{self, Store};
+use crate::telemetry::chain;
 
 mod admin;
 mod timing;
@@ -43,11 +45,14 @@ use timing::{TimedStream, Timing};
 /// How much of a connection is read ahead, in bytes, unless a head may be larger.
 const BUFFER: usize = 64 * 1024;
 
-/// Said to a connection that is one too many.
-const OVERLOADED: &str = r#"{"type":"urn:cloakroom:overloaded","title":"Too many connections","status":503}"#;
-
-/// How many connections are told so at a time; beyond these they are closed without a word.
+/// How many connections are told at a time that they are too many; beyond these they are closed without a word.
 const MOST_TURNED_AWAY: usize = 64;
+
+/// How long a client that is turned away has to take the word, in each direction.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After a connection could not be accepted. Out of file descriptors, mostly: a pause lets connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a balancer has, at most, to see that this gateway drains, before nobody can connect any more.
 const LONGEST_NOTICE: Duration = Duration::from_secs(5);
@@ -84,11 +89,17 @@ pub enum BindError {
 
 impl Server {
     /// Binds the addresses of a configuration. Neither the issuers nor the store need to be there.
+    ///
+    /// # Errors
+    /// Where an address cannot be listened on, or the gateway cannot be built.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         Self::bind_with_clock(config, Arc::new(SystemClock)).await
     }
 
     /// The same, with a clock that can be moved.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
     pub async fn bind_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, BindError> {
         let store: Arc<dyn Store> = match &config.store {
             config::Store::Memory => Arc::new(MemoryStore::new(Arc::clone(&clock))),
@@ -101,11 +112,14 @@ impl Server {
         };
         let limits = config.server.limits.clone();
         let shutdown_grace = config.server.shutdown_grace;
-        let gateway = Arc::new(Gateway::new(config, store, &clock, Random, TaskTracker::new())?);
+        let gateway = Arc::new(Gateway::new(config, store, &clock, Random)?);
         Ok(Self { listener, admin, limits, shutdown_grace, gateway })
     }
 
     /// Where the apps are served.
+    ///
+    /// # Errors
+    /// Where the operating system does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -174,7 +188,11 @@ struct PublicConnection {
     _place: OwnedSemaphorePermit,
 }
 
-impl BecomesTunnel for PublicConnection {
+impl ClientConnection for PublicConnection {
+    fn request_received(&self) {
+        self.timing.request_received();
+    }
+
     fn becomes_tunnel(&self) {
         self.timing.becomes_tunnel();
     }
@@ -197,9 +215,8 @@ async fn accept(listener: TcpListener, limits: &Limits, gateway: &Arc<Gateway>, 
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors, mostly: pausing lets connections end.
                 tracing::warn!(event = "server.accept_failed", error = %error);
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -233,7 +250,10 @@ async fn serve(
         let (gateway, public) = (Arc::clone(&gateway), Arc::clone(&public));
         async move {
             let request_under_way = public.timing.begin_request();
-            let connection = Connection { peer, becomes_tunnel: public };
+            if request.body().is_end_stream() {
+                public.timing.request_received();
+            }
+            let connection = Connection { peer, client: public };
             let response = gateway.handle(request, connection).await;
             Ok::<_, Infallible>(response.map(|body| request_under_way.until_sent(body).boxed_unsync()))
         }
@@ -256,7 +276,7 @@ async fn serve(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(event = "connection.ended", error = &error as &dyn std::error::Error);
+        tracing::debug!(event = "connection.ended", error = %chain(&error));
     }
 }
 
@@ -269,17 +289,22 @@ fn panicked(_: Box<dyn Any + Send>) -> Response<Body> {
     )
 }
 
+/// Answers whatever a connection too many may ask, without waiting for it.
 async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
-    let limit = Duration::from_secs(2);
-    let mut stream = TimedStream::new(stream, Arc::new(Timing::new(limit, limit)));
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\nCache-Control: no-store\r\n\
-         Content-Type: application/problem+json\r\nContent-Length: {}\r\n\r\n{OVERLOADED}",
-        OVERLOADED.len()
-    );
+    let refusal = Refusal::new(Code::Overloaded, "There are too many connections. Try again shortly.");
+    let (head, body) = respond::refusal(&refusal, Audience::Script).into_parts();
+    let Ok(body) = body.collect().await.map(Collected::to_bytes) else { return };
+    let mut answer = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    for (name, value) in &head.headers {
+        answer.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    answer.extend(format!("Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes());
+    answer.extend(body);
+    let timing = Timing::new(TURN_AWAY_TIMEOUT, TURN_AWAY_TIMEOUT);
+    let mut stream = TimedStream::new(stream, Arc::new(timing));
     let said = async {
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(&answer).await?;
         stream.shutdown().await
     };
-    let _ = tokio::time::timeout(limit, said).await;
+    let _ = tokio::time::timeout(TURN_AWAY_TIMEOUT, said).await;
 }

@@ -14,9 +14,11 @@ use crate::random::Random;
 use crate::seal::{Context, KeyRing, Purpose, hashed_name};
 use crate::tokens::{Identity, Tokens};
 use cookie::Ticket;
+use ending::Endings;
 use store::{LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
 
 pub mod cookie;
+mod ending;
 mod record;
 pub mod store;
 
@@ -47,6 +49,7 @@ pub struct Sessions {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     random: Random,
+    endings: Endings,
 }
 
 /// What became of new tokens.
@@ -91,13 +94,13 @@ impl Session {
     }
 
     /// When it dies of idleness if this moment's use is its last.
-    pub fn idle_deadline(&self, now: Timestamp, idle_timeout: Duration) -> Timestamp {
+    fn idle_deadline(&self, now: Timestamp, idle_timeout: Duration) -> Timestamp {
         (now + idle_timeout).min(self.ends_at())
     }
 
     /// Whether this use of it is worth a write: a tenth of the idle timeout has passed since the last one,
     /// and there is time to be won.
-    pub fn needs_touch(&self, now: Timestamp, idle_timeout: Duration) -> bool {
+    fn needs_touch(&self, now: Timestamp, idle_timeout: Duration) -> bool {
         self.idle_expires_at < self.ends_at()
             && now + idle_timeout >= self.idle_expires_at + idle_timeout / 10
     }
@@ -120,6 +123,7 @@ impl Sessions {
             store,
             clock,
             random,
+            endings: Endings::default(),
         }
     }
 
@@ -214,7 +218,9 @@ impl Sessions {
     /// # Errors
     /// Where the store cannot be asked; the session may have ended or not.
     pub async fn end(&self, ticket: &Ticket) -> Result<Option<Session>, Unavailable> {
-        let record = self.store.take(&self.record_key(ticket)).await?;
+        let key = self.record_key(ticket);
+        let record = self.store.take(&key).await?;
+        self.endings.announce(&key);
         Ok(record.and_then(|record| self.open(ticket, &record)))
     }
 
@@ -227,7 +233,11 @@ impl Sessions {
         ticket: &Ticket,
         version: Version,
     ) -> Result<Option<Session>, Unavailable> {
-        let record = self.store.take_version(&self.record_key(ticket), version).await?;
+        let key = self.record_key(ticket);
+        let record = self.store.take_version(&key, version).await?;
+        if record.is_some() {
+            self.endings.announce(&key);
+        }
         Ok(record.and_then(|record| self.open(ticket, &record)))
     }
 
@@ -287,7 +297,7 @@ impl Sessions {
             .and_then(|plaintext| record::decode(&plaintext, record));
         opened
             .inspect_err(|reason| {
-                tracing::error!(event = "session_record_unreadable", app = self.app, %reason);
+                tracing::error!(event = "session.record_unreadable", app = self.app, %reason);
             })
             .ok()
     }
@@ -345,6 +355,7 @@ mod tests {
             store: store.clone(),
             clock: clock.clone(),
             random: Random,
+            endings: Endings::default(),
         }
     }
 
@@ -549,5 +560,37 @@ mod tests {
         let now = Timestamp::from_secs(1000);
         let shown = format!("{:?}", Session::begin(identity(), tokens(now), now, &settings()));
         assert!(!shown.contains("access-") && !shown.contains("\"refresh\""), "{shown}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r49_who_waits_for_the_end_learns_of_a_logout_here_at_once() {
+        let bench = Bench::new();
+        let ticket = bench.begin().await;
+        let started = tokio::time::Instant::now();
+        let logout = async {
+            tokio::time::sleep(SECOND).await;
+            bench.sessions.end(&ticket).await.unwrap();
+        };
+        tokio::join!(bench.sessions.until_ended(&ticket), logout);
+        assert_eq!(started.elapsed(), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r49_and_of_an_end_elsewhere_or_of_idleness_within_half_a_minute() {
+        let bench = Bench::new();
+        for end_elsewhere in [true, false] {
+            let ticket = bench.begin().await;
+            let started = tokio::time::Instant::now();
+            let end = async {
+                tokio::time::sleep(MINUTE + SECOND).await;
+                if end_elsewhere {
+                    bench.store.take(&bench.sessions.record_key(&ticket)).await.unwrap();
+                } else {
+                    bench.clock.advance(IDLE);
+                }
+            };
+            tokio::join!(bench.sessions.until_ended(&ticket), end);
+            assert_eq!(started.elapsed(), MINUTE + Duration::from_secs(30), "{end_elsewhere}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Logs. No secret, token, code, cookie or session id is ever in one (R62).
 
 use std::error::Error;
+use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -11,14 +12,17 @@ use crate::config::{LogFormat, Telemetry};
 pub fn start(config: &Telemetry) {
     // The libraries below us may log headers and bodies when asked for more; ours is the only voice.
     let filter = EnvFilter::new(format!("warn,cloakroom={},hyper=off,hyper_util=off", config.log_level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match config.log_format {
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
         LogFormat::Text => builder.finish().try_init(),
     };
     // A program that embeds the gateway may have set a subscriber of its own.
     if started.is_err() {
-        tracing::debug!("logs go to the subscriber that was there before");
+        tracing::debug!(event = "telemetry.not_started", "logs go to the subscriber that was there before");
     }
 }
 

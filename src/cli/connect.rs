@@ -1,6 +1,7 @@
 //! `check --connect`: is everything there that the configuration names? One line each, with a remedy
 //! where it is not.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::session::store::redis::RedisStore;
 use crate::telemetry::chain;
 
 /// How long each part may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PART_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of trying one part.
 pub(super) struct Finding {
@@ -49,10 +50,15 @@ impl fmt::Display for Finding {
 /// Tries the store, and each issuer and upstream once.
 pub(super) async fn try_all(config: &Config) -> Vec<Finding> {
     let mut findings = vec![try_store(&config.store).await];
+    let mut tried = HashSet::new();
     for app in &config.apps {
-        findings.push(try_issuer(app).await);
+        if tried.insert(app.oidc.issuer.as_str()) {
+            findings.push(try_issuer(app).await);
+        }
         for route in &app.routes {
-            if let Target::Upstream { url, .. } = &route.target {
+            if let Target::Upstream { url, .. } = &route.target
+                && tried.insert(url.as_str())
+            {
                 findings.push(try_upstream(url).await);
             }
         }
@@ -66,7 +72,7 @@ async fn try_store(store: &Store) -> Finding {
         Store::Memory => Finding::new("store: in memory".to_owned(), Ok(()), remedy),
         Store::Redis(redis) => {
             let outcome = match RedisStore::new(redis, Arc::new(SystemClock)) {
-                Ok(store) => within_patience(store.ping()).await,
+                Ok(store) => in_time(store.ping()).await,
                 Err(error) => Err(chain(&error)),
             };
             Finding::new(format!("store: {}", redis.url), outcome, remedy)
@@ -77,7 +83,7 @@ async fn try_store(store: &Store) -> Finding {
 async fn try_issuer(app: &App) -> Finding {
     let client = Client::new(&app.oidc, String::new(), String::new(), Arc::new(SystemClock), Random);
     let outcome = match client {
-        Ok(client) => within_patience(client.discover()).await,
+        Ok(client) => in_time(client.discover()).await,
         Err(error) => Err(chain(&error)),
     };
     let remedy =
@@ -88,17 +94,17 @@ async fn try_issuer(app: &App) -> Finding {
 async fn try_upstream(url: &Url) -> Finding {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or_default();
-    let outcome = within_patience(TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
+    let outcome = in_time(TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
     let remedy = "see that it runs, and that its name and port can be reached from here";
     Finding::new(format!("upstream: {url}"), outcome, remedy)
 }
 
-async fn within_patience<T, E: std::error::Error + 'static>(
+async fn in_time<T, E: std::error::Error + 'static>(
     attempt: impl Future<Output = Result<T, E>>,
 ) -> Result<(), String> {
-    match tokio::time::timeout(PATIENCE, attempt).await {
+    match tokio::time::timeout(PART_TIMEOUT, attempt).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(chain(&error)),
-        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+        Err(_) => Err(format!("no answer within {PART_TIMEOUT:?}")),
     }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::config::diagnostic::{Position, Refusal};
+use crate::config::diagnostic::{InvalidValue, Position};
 use crate::config::document::{self, Content, Kind, Node};
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::schema;
@@ -295,7 +295,7 @@ pub(super) fn scalar<T: Decode>(
     node: &Node,
     wanted: &str,
     reading: &mut Reading<'_>,
-    parse: impl FnOnce(&Written) -> Result<T, Refusal>,
+    parse: impl FnOnce(&Written) -> Result<T, InvalidValue>,
 ) -> Result<T, Reported> {
     let Content::Scalar { text, .. } = &node.content else {
         return Err(wrong_type(node, wanted, &T::shown(node), reading));
@@ -309,11 +309,11 @@ pub(super) fn scalar<T: Decode>(
         Some(Kind::Text) => Form::Text,
     };
     let substituted = reading.substitute(text, &place)?;
-    parse(&Written { text: substituted, form }).map_err(|mut refusal| {
+    parse(&Written { text: substituted, form }).map_err(|mut invalid| {
         if form == Form::Substituted {
-            refusal.problem.push_str(" (once the environment is put in)");
+            invalid.problem.push_str(" (once the environment is put in)");
         }
-        reading.refuse(&place, refusal)
+        reading.refuse(&place, invalid)
     })
 }
 
@@ -331,7 +331,7 @@ pub(super) fn word<T: Decode + Clone>(
         found.map(|(_, value)| value.clone()).ok_or_else(|| {
             let is_later = later.contains(&written.text.as_str());
             let problem = if is_later { "not supported by this version yet" } else { "an unknown value" };
-            Refusal::new(problem, remedy.as_str())
+            InvalidValue::new(problem, remedy.as_str())
         })
     })
 }

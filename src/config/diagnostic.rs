@@ -67,14 +67,14 @@ impl Faults {
 /// which may be a secret or come from the environment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}; write instead: {remedy}")]
-pub struct Refusal {
+pub struct InvalidValue {
     /// What is wrong.
     pub problem: String,
     /// What to write instead.
     pub remedy: String,
 }
 
-impl Refusal {
+impl InvalidValue {
     /// Names both.
     pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { problem: problem.into(), remedy: remedy.into() }

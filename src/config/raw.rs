@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::LogFormat;
 use crate::config::decode::{At, Choice, Keys, List, Optional, Record, Required};
 use crate::config::reading::Reported;
-use crate::config::scalar::{Count, Level, Network, Size, Text};
+use crate::config::scalar::{Count, DurationOrZero, Level, Network, Size, Text};
 use crate::config::secret_ref::SecretRef;
 use crate::config::web::RedisUrl;
 
@@ -29,7 +29,7 @@ pub(super) struct Server {
     pub(super) listen: Required<SocketAddr>,
     pub(super) trusted_proxies: Required<List<Network>>,
     pub(super) limits: Required<Limits>,
-    pub(super) shutdown_grace: Required<Duration>,
+    pub(super) shutdown_grace: Required<DurationOrZero>,
 }
 
 pub(super) struct Limits {
@@ -50,7 +50,7 @@ pub(super) struct Sessions {
     pub(super) store: Required<Store>,
     pub(super) idle_timeout: Required<Duration>,
     pub(super) lifetime: Required<Duration>,
-    pub(super) refresh_before_expiry: Required<Duration>,
+    pub(super) refresh_before_expiry: Required<DurationOrZero>,
 }
 
 pub(super) enum Store {
@@ -112,7 +112,7 @@ impl Record for Server {
             shutdown_grace: keys.or(
                 "shutdown_grace",
                 "30s",
-                "How long requests under way may take at a shutdown.",
+                "How long requests under way may take at a shutdown; 0s: not at all.",
             ),
         })
     }
@@ -122,7 +122,7 @@ impl Record for Limits {
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
         Ok(Self {
             connections: keys.or("connections", "20000", "Open connections in all."),
-            header_bytes: keys.or("header_bytes", "64KiB", "Bytes of a request's head; at least 8KiB."),
+            header_bytes: keys.or("header_bytes", "64KiB", "Bytes of a request's head; at least 1KiB."),
             header_timeout: keys.or(
                 "header_timeout",
                 "10s",
@@ -158,7 +158,7 @@ impl Record for Sessions {
             refresh_before_expiry: keys.or(
                 "refresh_before_expiry",
                 "60s",
-                "An access token with less than this left is refreshed in the background.",
+                "An access token with less than this left is refreshed in the background; 0s: only once it has expired.",
             ),
         })
     }

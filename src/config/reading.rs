@@ -4,7 +4,7 @@
 //! on, so that one run names every fault. A [`Reported`] comes from nowhere else: a value can't be
 //! missing without a word.
 
-use crate::config::diagnostic::{Diagnostic, Faults, Position, Refusal};
+use crate::config::diagnostic::{Diagnostic, Faults, InvalidValue, Position};
 use crate::config::{Config, Loaded};
 
 /// Where a value stands, and what may be shown of it.
@@ -39,19 +39,19 @@ impl<'a> Reading<'a> {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Reported {
-        let fault = self.diagnostic(place, Refusal::new(problem, remedy));
+        let fault = self.diagnostic(place, InvalidValue::new(problem, remedy));
         self.faults.push(fault);
         Reported(())
     }
 
     /// Puts down why a text was refused.
-    pub(super) fn refuse(&mut self, place: &Place, refusal: Refusal) -> Reported {
-        self.fault(place, refusal.problem, refusal.remedy)
+    pub(super) fn refuse(&mut self, place: &Place, invalid: InvalidValue) -> Reported {
+        self.fault(place, invalid.problem, invalid.remedy)
     }
 
     /// Puts down what is allowed, but seldom meant.
     pub(super) fn warn(&mut self, place: &Place, problem: impl Into<String>, remedy: impl Into<String>) {
-        let warning = self.diagnostic(place, Refusal::new(problem, remedy));
+        let warning = self.diagnostic(place, InvalidValue::new(problem, remedy));
         self.warnings.push(warning);
     }
 
@@ -143,13 +143,13 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn diagnostic(&self, place: &Place, refusal: Refusal) -> Diagnostic {
+    fn diagnostic(&self, place: &Place, invalid: InvalidValue) -> Diagnostic {
         Diagnostic {
             file: self.file.to_owned(),
             position: place.position,
-            problem: refusal.problem,
+            problem: invalid.problem,
             text: place.text.clone(),
-            remedy: refusal.remedy,
+            remedy: invalid.remedy,
         }
     }
 }

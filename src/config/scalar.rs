@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::config::decode::{Decode, Form, Written, scalar, word, wrong_type};
-use crate::config::diagnostic::Refusal;
+use crate::config::diagnostic::InvalidValue;
 use crate::config::document::{Content, Node};
 use crate::config::reading::{Reading, Reported};
 use crate::config::{Auth, Csrf, LogFormat, SameSite, Token, schema};
@@ -25,6 +25,10 @@ pub(super) struct Count(pub(super) usize);
 /// A number of bytes, not 0.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size(pub(super) u64);
+
+/// A duration that may be nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DurationOrZero(pub(super) Duration);
 
 /// The least that is logged.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +49,10 @@ pub(super) struct Parameters {
     pub(super) others: BTreeMap<String, String>,
 }
 
-/// `max_age` of the authorization request (OpenID Connect Core §3.1.2.1), a text like every parameter.
+/// The value of a parameter: what it is sent as stands here, in quotes or not.
+struct Parameter(String);
+
+/// `max_age` of the authorization request (OpenID Connect Core §3.1.2.1).
 struct MaxAge(u64);
 
 /// A cookie's name.
@@ -67,7 +74,7 @@ impl Decode for bool {
         scalar(node, "`true` or `false`", reading, |written| match (written.form, written.text.as_str()) {
             (Form::Boolean | Form::Substituted, "true") => Ok(true),
             (Form::Boolean | Form::Substituted, "false") => Ok(false),
-            _ => Err(Refusal::new("neither true nor false", "`true` or `false`, without quotes")),
+            _ => Err(InvalidValue::new("neither true nor false", "`true` or `false`, without quotes")),
         })
     }
 
@@ -84,9 +91,10 @@ impl Decode for Count {
                 Form::Boolean | Form::Text => None,
             };
             let number = number.filter(|number| (1..=1_000_000).contains(number));
-            let refusal =
-                || Refusal::new("not a whole number from 1 to 1000000", "such as `20000`, without quotes");
-            number.map(Self).ok_or_else(refusal)
+            let invalid = || {
+                InvalidValue::new("not a whole number from 1 to 1000000", "such as `20000`, without quotes")
+            };
+            number.map(Self).ok_or_else(invalid)
         })
     }
 
@@ -107,7 +115,10 @@ impl Decode for Size {
 
 impl Decode for Duration {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
-        scalar(node, "a duration such as `90s`", reading, |written| duration(&written.text))
+        scalar(node, "a duration such as `90s`", reading, |written| match duration(&written.text)? {
+            Self::ZERO => Err(InvalidValue::new("a duration of nothing", DURATION)),
+            duration => Ok(duration),
+        })
     }
 
     fn schema() -> Value {
@@ -115,11 +126,21 @@ impl Decode for Duration {
     }
 }
 
+impl Decode for DurationOrZero {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a duration such as `90s`", reading, |written| duration(&written.text).map(Self))
+    }
+
+    fn schema() -> Value {
+        Duration::schema()
+    }
+}
+
 impl Decode for SocketAddr {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
         scalar(node, "an address such as `0.0.0.0:8443`", reading, |written| {
             let remedy = "an IP address and a port, such as `0.0.0.0:8443` or `\"[::]:8443\"`";
-            written.text.parse().map_err(|_| Refusal::new("not an address to listen on", remedy))
+            written.text.parse().map_err(|_| InvalidValue::new("not an address to listen on", remedy))
         })
     }
 
@@ -154,7 +175,7 @@ impl Decode for Scope {
             let text = text(written)?;
             let is_scope = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
             let remedy = "one scope an entry, without spaces and quotes (RFC 6749 §3.3)";
-            if is_scope { Ok(Self(text)) } else { Err(Refusal::new("not a scope", remedy)) }
+            if is_scope { Ok(Self(text)) } else { Err(InvalidValue::new("not a scope", remedy)) }
         })
     }
 
@@ -206,7 +227,7 @@ impl Decode for Parameters {
                     let problem = "a parameter that the gateway sets itself";
                     Err(reading.fault(name, problem, "the file without it"))
                 }
-                other => Text::decode(value, reading).map(|value| {
+                other => Parameter::decode(value, reading).map(|value| {
                     parameters.others.insert(other.to_owned(), value.0);
                 }),
             };
@@ -219,22 +240,35 @@ impl Decode for Parameters {
         json!({
             "type": "object",
             "patternProperties": {"^max_age$": MaxAge::schema()},
-            "additionalProperties": schema::text(),
+            "additionalProperties": Parameter::schema(),
             "propertyNames": {"minLength": 1, "not": {"enum": Self::RESERVED}},
         })
     }
 }
 
-impl Decode for MaxAge {
+impl Decode for Parameter {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
-        scalar(node, "a number of seconds in quotes", reading, |written| {
-            let refusal = |_| Refusal::new("not a number of seconds", "such as `'3600'`");
-            text(written)?.parse().map(Self).map_err(refusal)
+        scalar(node, "a text, a number or a truth value", reading, |written| match written.form {
+            Form::Boolean | Form::Number => Ok(Self(written.text.clone())),
+            Form::Text | Form::Substituted => text(written).map(Self),
         })
     }
 
     fn schema() -> Value {
-        schema::pattern("[0-9]+")
+        json!({"anyOf": [schema::text(), {"type": ["number", "boolean"]}]})
+    }
+}
+
+impl Decode for MaxAge {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a number of seconds", reading, |written| {
+            let invalid = |_| InvalidValue::new("not a number of seconds", "such as `3600`");
+            written.text.parse().map(Self).map_err(invalid)
+        })
+    }
+
+    fn schema() -> Value {
+        json!({"anyOf": [{"type": "integer", "minimum": 0}, schema::pattern("[0-9]+")]})
     }
 }
 
@@ -266,58 +300,58 @@ words!(Level {
     "trace" => Self("trace")
 } later []);
 
-fn text(written: &Written) -> Result<String, Refusal> {
+fn text(written: &Written) -> Result<String, InvalidValue> {
     match written.form {
         Form::Boolean | Form::Number => {
-            Err(Refusal::new("YAML takes this for a number or a truth value", "the same in quotes"))
+            Err(InvalidValue::new("YAML takes this for a number or a truth value", "the same in quotes"))
         }
         Form::Text | Form::Substituted if written.text.is_empty() => {
-            Err(Refusal::new("an empty text", "a text, or the file without this key"))
+            Err(InvalidValue::new("an empty text", "a text, or the file without this key"))
         }
         Form::Text | Form::Substituted => Ok(written.text.clone()),
     }
 }
 
+/// The remedy where a duration is none.
+const DURATION: &str = "a whole number with `ms`, `s`, `m`, `h` or `d`, such as `90s`";
+
 /// `500ms`, `90s`, `30m`, `12h`, `7d`: a whole number and one unit.
-fn duration(text: &str) -> Result<Duration, Refusal> {
+fn duration(text: &str) -> Result<Duration, InvalidValue> {
     const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
-    let refusal = |problem: &str| {
-        Refusal::new(problem, "a whole number with `ms`, `s`, `m`, `h` or `d`, such as `90s`")
-    };
-    let (number, unit) = split_number(text).ok_or_else(|| refusal("not a duration"))?;
+    let invalid = |problem: &str| InvalidValue::new(problem, DURATION);
+    let (number, unit) = split_number(text).ok_or_else(|| invalid("not a duration"))?;
     let milliseconds = match unit {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        "" => return Err(refusal("a duration without its unit")),
-        _ => return Err(refusal("not a duration")),
+        "" => return Err(invalid("a duration without its unit")),
+        _ => return Err(invalid("not a duration")),
     };
     match number.checked_mul(milliseconds).map(Duration::from_millis) {
-        Some(Duration::ZERO) => Err(refusal("a duration of nothing")),
         Some(duration) if duration <= LONGEST => Ok(duration),
-        Some(_) | None => Err(refusal("longer than ten years")),
+        Some(_) | None => Err(invalid("longer than ten years")),
     }
 }
 
 /// `65536`, `64KiB`, `10MiB`, `1GiB`.
-fn size(text: &str) -> Result<u64, Refusal> {
-    let refusal = |problem: &str| {
-        Refusal::new(problem, "bytes, or a whole number with `KiB`, `MiB` or `GiB`, such as `64KiB`")
+fn size(text: &str) -> Result<u64, InvalidValue> {
+    let invalid = |problem: &str| {
+        InvalidValue::new(problem, "bytes, or a whole number with `KiB`, `MiB` or `GiB`, such as `64KiB`")
     };
-    let (number, unit) = split_number(text).ok_or_else(|| refusal("not a size"))?;
+    let (number, unit) = split_number(text).ok_or_else(|| invalid("not a size"))?;
     let bytes = match unit {
         "" => 1,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
-        _ => return Err(refusal("not a size")),
+        _ => return Err(invalid("not a size")),
     };
     match number.checked_mul(bytes) {
-        Some(0) => Err(refusal("a size of nothing")),
+        Some(0) => Err(invalid("a size of nothing")),
         Some(size) => Ok(size),
-        None => Err(refusal("larger than can be counted")),
+        None => Err(invalid("larger than can be counted")),
     }
 }
 
@@ -327,35 +361,35 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, unit))
 }
 
-fn network(text: &str) -> Result<IpNet, Refusal> {
+fn network(text: &str) -> Result<IpNet, InvalidValue> {
     let address = text.parse::<IpAddr>().map(IpNet::from);
     let network = address.or_else(|_| text.parse::<IpNet>());
     let network =
-        network.map_err(|_| Refusal::new("not a network", "such as `10.0.0.0/8`, or one address"))?;
+        network.map_err(|_| InvalidValue::new("not a network", "such as `10.0.0.0/8`, or one address"))?;
     if network == network.trunc() {
         return Ok(network);
     }
     // `10.1.2.3/8` may be meant for one proxy, and would believe sixteen million.
     let remedy = format!("`{}` for all of it, or `{}` for the one address", network.trunc(), network.addr());
-    Err(Refusal::new("an address within a network, which leaves open which of the two is meant", remedy))
+    Err(InvalidValue::new("an address within a network, which leaves open which of the two is meant", remedy))
 }
 
-fn method(text: &str) -> Result<Method, Refusal> {
+fn method(text: &str) -> Result<Method, InvalidValue> {
     let remedy = "a method in capitals, such as `GET`; not `CONNECT` or `TRACE`";
-    let refusal = || Refusal::new("not a method that can be let through", remedy);
+    let invalid = || InvalidValue::new("not a method that can be let through", remedy);
     let is_upper_case = !text.bytes().any(|byte| byte.is_ascii_lowercase());
     let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| is_upper_case);
-    method.filter(|method| *method != Method::CONNECT && *method != Method::TRACE).ok_or_else(refusal)
+    method.filter(|method| *method != Method::CONNECT && *method != Method::TRACE).ok_or_else(invalid)
 }
 
 /// A token (RFC 6265 §4.1.1, RFC 9110 §5.6.2), so short that `Set-Cookie` stays below 300 bytes: the
 /// sealed value takes some 135 of them, the attributes 60.
-fn cookie_name(text: &str) -> Result<String, Refusal> {
+fn cookie_name(text: &str) -> Result<String, InvalidValue> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let remedy = "letters, digits, `-` and `_`, 64 at most, such as `__Host-cloakroom`";
     if (1..=64).contains(&text.len()) && text.bytes().all(is_token) {
         Ok(text.to_owned())
     } else {
-        Err(Refusal::new("not a cookie's name", remedy))
+        Err(InvalidValue::new("not a cookie's name", remedy))
     }
 }

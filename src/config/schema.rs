@@ -1,21 +1,8 @@
-//! The JSON Schema (2020-12) of the file, for editors and for checks before a deployment.
-//!
-//! It takes what [`load`](super::load) takes by structure; what only shows in a whole (an origin named
-//! twice, a secret that cannot be read) is left to `cloakroom check`.
+//! The parts that the file's JSON Schema (2020-12) is made of.
 
 use serde_json::{Map, Value, json};
 
-use crate::config::decode::Decode;
 use crate::config::document::{Content, Kind, Node};
-use crate::config::raw;
-
-/// The JSON Schema of the configuration file.
-pub fn schema() -> Value {
-    let mut schema = raw::File::schema();
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
-    schema["title"] = "Cloakroom's configuration".into();
-    schema
-}
 
 /// A map of these keys and no others.
 pub(super) fn map(properties: &Map<String, Value>, required: &[Value], choice: &[Value]) -> Value {
@@ -74,8 +61,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::document;
     use crate::config::reading::Reading;
+    use crate::config::{document, schema};
 
     const ANNOTATED: &str = include_str!("../../config/cloakroom.yaml");
     const MINIMAL: &str = include_str!("../../config/minimal.yaml");
@@ -188,6 +175,9 @@ mod tests {
             ("idle_timeout: 75s", "idle_timeout: ${IDLE:-75}s"),
             ("userinfo: false", "userinfo: ${USERINFO:-true}"),
             ("same_site: strict", "same_site: ${SAME_SITE}"),
+            ("authorization_parameters: {}", "authorization_parameters: {max_age: 300, x: 1.5, y: true}"),
+            ("authorization_parameters: {}", "authorization_parameters: {max_age: '300', x: y}"),
+            ("refresh_before_expiry: 60s", "refresh_before_expiry: 0s"),
             ("- env: CLOAKROOM_SESSION_KEY", "- file: ./key"),
         ] {
             let text = ANNOTATED.replacen(old, new, 1);
@@ -208,6 +198,7 @@ mod tests {
             ("{env: REDIS_PASSWORD}", "{env: A, file: B}"),
             ("authorization_parameters: {}", "authorization_parameters: {state: x}"),
             ("authorization_parameters: {}", "authorization_parameters: {max_age: soon}"),
+            ("authorization_parameters: {}", "authorization_parameters: {max_age: 1.5}"),
             ("client_id: shop", ""),
         ] {
             let text = ANNOTATED.replacen(old, new, 1);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::decode::{At, List, Required};
 use crate::config::raw;
 use crate::config::reading::{Place, Reading, Reported};
+use crate::config::scalar::{DurationOrZero, Scope};
 use crate::config::secret_ref::SecretRef;
 use crate::config::web::is_loopback;
 use crate::config::{Admin, Config, Limits, Redis, Server, SessionKey, Store, Telemetry};
@@ -20,7 +21,7 @@ mod route;
 struct SessionTimes {
     idle_timeout: At<Duration>,
     lifetime: At<Duration>,
-    refresh_before_expiry: At<Duration>,
+    refresh_before_expiry: At<DurationOrZero>,
 }
 
 /// The whole configuration.
@@ -51,16 +52,16 @@ fn server(server: raw::Server, reading: &mut Reading<'_>) -> Result<Server, Repo
         listen: server.listen?.value,
         trusted_proxies: all(server.trusted_proxies)?.into_iter().map(|network| network.value.0).collect(),
         limits: limits?,
-        shutdown_grace: server.shutdown_grace?.value,
+        shutdown_grace: server.shutdown_grace?.value.0,
     })
 }
 
 fn limits(limits: raw::Limits, reading: &mut Reading<'_>) -> Result<Limits, Reported> {
-    const SMALLEST_HEAD: usize = 8 * 1024; // hyper works with no less
+    const SMALLEST_HEAD: usize = 1024;
     let header_bytes = limits.header_bytes.and_then(|size| match usize::try_from(size.value.0) {
         Ok(bytes) if bytes >= SMALLEST_HEAD => Ok(bytes),
         Ok(_) | Err(_) => {
-            Err(reading.fault(&size.place, "too small for the heads that browsers send", "`8KiB` or more"))
+            Err(reading.fault(&size.place, "too small for the heads that browsers send", "`1KiB` or more"))
         }
     });
     Ok(Limits {
@@ -130,20 +131,20 @@ fn redis(redis: raw::Redis, reading: &mut Reading<'_>) -> Result<Redis, Reported
     })
 }
 
-/// A session that could idle longer than it may live is a mistake in one of the two.
+/// A session that may idle longer than it may live does no harm, for its lifetime ends it; where somebody
+/// wrote both, one of the two is not what they think.
 fn times(
     idle_timeout: Required<Duration>,
     lifetime: Required<Duration>,
-    refresh_before_expiry: Required<Duration>,
+    refresh_before_expiry: Required<DurationOrZero>,
     reading: &mut Reading<'_>,
 ) -> Result<SessionTimes, Reported> {
     let (idle_timeout, lifetime) = (idle_timeout?, lifetime?);
-    if idle_timeout.value > lifetime.value {
-        // The app's own beside what all apps share, the written one beside a default, or the later one.
-        let standing = |at: &At<Duration>| (at.written, at.place.position);
-        let blamed = if standing(&idle_timeout) > standing(&lifetime) { &idle_timeout } else { &lifetime };
-        let problem = "an idle_timeout longer than the lifetime";
-        return Err(reading.fault(&blamed.place, problem, "an idle_timeout of the lifetime or less"));
+    if idle_timeout.value > lifetime.value && idle_timeout.written && lifetime.written {
+        let line = lifetime.place.position.line;
+        let problem =
+            format!("an idle_timeout longer than the lifetime of line {line}, which ends a session first");
+        reading.warn(&idle_timeout.place, problem, "an idle_timeout of the lifetime or less");
     }
     Ok(SessionTimes { idle_timeout, lifetime, refresh_before_expiry: refresh_before_expiry? })
 }
@@ -156,6 +157,13 @@ fn telemetry(telemetry: raw::Telemetry) -> Result<Telemetry, Reported> {
 /// Every value of a list, where each could be read.
 fn all<T, const LEAST: usize>(list: Required<List<T, LEAST>>) -> Result<Vec<At<T>>, Reported> {
     list?.value.0.into_iter().collect()
+}
+
+/// Scopes as texts, each with its place.
+fn texts<const LEAST: usize>(
+    scopes: List<Scope, LEAST>,
+) -> impl Iterator<Item = Result<(String, Place), Reported>> {
+    scopes.0.into_iter().map(|scope| scope.map(|scope| (scope.value.0, scope.place)))
 }
 
 /// Values of a list, each with its place; none of them twice.

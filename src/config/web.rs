@@ -9,7 +9,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::config::decode::{Decode, scalar};
-use crate::config::diagnostic::Refusal;
+use crate::config::diagnostic::InvalidValue;
 use crate::config::document::{Content, Node, REDACTED};
 use crate::config::reading::{Reading, Reported};
 use crate::config::{Issuer, Origin, schema};
@@ -107,7 +107,7 @@ impl Decode for Path {
 impl Decode for Prefix {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
         scalar(node, "a path such as `/api`", reading, |written| match path(&written.text)?.as_str() {
-            "/" => Err(Refusal::new("the root itself", "a path below the root, such as `/api`")),
+            "/" => Err(InvalidValue::new("the root itself", "a path below the root, such as `/api`")),
             path => Ok(Self(path.to_owned())),
         })
     }
@@ -119,13 +119,13 @@ impl Decode for Prefix {
 
 impl Origin {
     /// Reads an origin: `https` unless loopback, and nothing but scheme, host and port.
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
+    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
         let url = http_url(text)?;
         refuse_plain_http(&url)?;
         let origin = url.origin().ascii_serialization();
         let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
         if after_scheme.contains('/') {
-            return Err(Refusal::new("an origin has no path", format!("`{origin}`")));
+            return Err(InvalidValue::new("an origin has no path", format!("`{origin}`")));
         }
         Ok(Self(origin))
     }
@@ -133,17 +133,20 @@ impl Origin {
 
 impl Issuer {
     /// Reads an issuer: `https` unless loopback, and a URL that can be called as it is written.
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
+    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
         let url = http_url(text)?;
         refuse_plain_http(&url)?;
         if !text.starts_with(url.scheme()) {
-            return Err(Refusal::new("a scheme in capitals", "`https://` in small letters, and the rest"));
+            return Err(InvalidValue::new(
+                "a scheme in capitals",
+                "`https://` in small letters, and the rest",
+            ));
         }
         // Discovery §4.1: a slash at the issuer's end goes before the suffix is put there.
         let address = format!("{}/.well-known/openid-configuration", text.trim_end_matches('/'));
-        let refusal =
-            |_| Refusal::new("a URL that cannot be called", "a URL such as `https://id.example.com`");
-        Ok(Self { text: text.to_owned(), metadata_address: address.parse().map_err(refusal)? })
+        let invalid =
+            |_| InvalidValue::new("a URL that cannot be called", "a URL such as `https://id.example.com`");
+        Ok(Self { text: text.to_owned(), metadata_address: address.parse().map_err(invalid)? })
     }
 }
 
@@ -169,22 +172,26 @@ fn shown_url(node: &Node) -> String {
 
 /// `http` or `https`, a host, perhaps a port and a path. The parser of browsers, which `url` is, mends
 /// much that must not be mended in silence, so the text is looked at first.
-fn http_url(text: &str) -> Result<Url, Refusal> {
+fn http_url(text: &str) -> Result<Url, InvalidValue> {
     let remedy = "a URL such as `https://id.example.com`";
-    let refusal = |problem: &str| Refusal::new(problem, remedy);
+    let invalid = |problem: &str| InvalidValue::new(problem, remedy);
     let after_scheme = ["http://", "https://"].iter().find_map(|scheme| {
         let start = text.get(..scheme.len())?;
         start.eq_ignore_ascii_case(scheme).then(|| &text[scheme.len()..])
     });
-    let after_scheme = after_scheme.ok_or_else(|| refusal("not an http or https URL"))?;
+    let after_scheme = after_scheme.ok_or_else(|| invalid("not an http or https URL"))?;
     let url = Url::parse(text).ok().filter(|url| is_clean(text) && url.port() != Some(0));
-    let url = url.filter(|_| !after_scheme.starts_with('/')).ok_or_else(|| refusal("not a URL"))?;
+    let url = url.filter(|_| !after_scheme.starts_with('/')).ok_or_else(|| invalid("not a URL"))?;
     let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
-        return Err(refusal("a URL with user information"));
+        return Err(invalid("a URL with user information"));
+    }
+    // Legal in a URL, and so to the parser, but no name that is looked up and no `Host` that is sent.
+    if url.host_str().is_some_and(|host| host.contains('*')) {
+        return Err(invalid("a wildcard, where one host is to be named"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(refusal("a URL with a query or fragment"));
+        return Err(invalid("a URL with a query or fragment"));
     }
     Ok(url)
 }
@@ -194,27 +201,27 @@ fn is_clean(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }
 
-fn refuse_plain_http(url: &Url) -> Result<(), Refusal> {
+fn refuse_plain_http(url: &Url) -> Result<(), InvalidValue> {
     if url.scheme() == "https" || is_loopback(url) {
         return Ok(());
     }
     let remedy = "`https://…`; http is for `localhost`, `127.0.0.1` and `[::1]` alone";
-    Err(Refusal::new("plain http, which anybody on the way can read and change", remedy))
+    Err(InvalidValue::new("plain http, which anybody on the way can read and change", remedy))
 }
 
-fn redis_url(text: &str) -> Result<Url, Refusal> {
+fn redis_url(text: &str) -> Result<Url, InvalidValue> {
     let remedy = "a URL such as `redis://redis:6379/0`";
-    let refusal = |problem: &str| Refusal::new(problem, remedy);
-    let url = Url::parse(text).map_err(|_| refusal("not a URL"))?;
+    let invalid = |problem: &str| InvalidValue::new(problem, remedy);
+    let url = Url::parse(text).map_err(|_| invalid("not a URL"))?;
     if url.scheme() == "rediss" {
-        return Err(refusal("Redis over TLS is not supported by this version yet"));
+        return Err(invalid("Redis over TLS is not supported by this version yet"));
     }
     if url.password().is_some() {
         let remedy = "the URL without it, and `password: {file: PATH}` or `password: {env: NAME}` beside it";
-        return Err(Refusal::new("a password in the file", remedy));
+        return Err(InvalidValue::new("a password in the file", remedy));
     }
     if !url.username().is_empty() || text.contains('@') {
-        return Err(Refusal::new("a user in the URL", "the URL without it, and `username` beside it"));
+        return Err(InvalidValue::new("a user in the URL", "the URL without it, and `username` beside it"));
     }
     let has_host = url.host_str().is_some_and(|host| !host.is_empty());
     let database = url.path().strip_prefix('/').unwrap_or(url.path());
@@ -223,24 +230,25 @@ fn redis_url(text: &str) -> Result<Url, Refusal> {
     if url.scheme() == "redis" && is_clean(text) && has_host && is_plain && is_database {
         Ok(url)
     } else {
-        Err(refusal("not the URL of a Redis server"))
+        Err(invalid("not the URL of a Redis server"))
     }
 }
 
 /// A path as requests have it once they are canonical, so that it can match one: no empty or dot
 /// segments, no escapes, no query, no slash at the end.
-fn path(text: &str) -> Result<String, Refusal> {
-    let refusal = |problem: &str| Refusal::new(problem, "a path such as `/api`, without a slash at its end");
+fn path(text: &str) -> Result<String, InvalidValue> {
+    let invalid =
+        |problem: &str| InvalidValue::new(problem, "a path such as `/api`, without a slash at its end");
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
     if !text.starts_with('/') {
-        return Err(refusal("a path starts with a slash"));
+        return Err(invalid("a path starts with a slash"));
     }
     if !text.bytes().all(is_plain) {
-        return Err(refusal("a path with escapes, a query, or characters that no path has"));
+        return Err(invalid("a path with escapes, a query, or characters that no path has"));
     }
     let mut segments = text[1..].split('/');
     if text != "/" && segments.any(|segment| matches!(segment, "" | "." | "..")) {
-        return Err(refusal("a path with an empty segment or a dot segment"));
+        return Err(invalid("a path with an empty segment or a dot segment"));
     }
     Ok(text.to_owned())
 }

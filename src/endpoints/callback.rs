@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use tokio::sync::oneshot;
 
 use super::login_cookie::{LIFETIME, Login};
-use super::{Endpoints, PATIENCE, Parameters, issuer_too_slow, return_to};
+use super::{Endpoints, ISSUER_WAIT, Parameters, issuer_too_slow, return_to};
 use crate::body::Body;
 use crate::error::{Code, Refusal};
 use crate::oidc::{Client, Expected, ResponseIssuerError};
@@ -48,7 +48,7 @@ impl Endpoints {
         tracing::info!(event = "login.succeeded");
         self.end_previous(&head.headers, &login, &begun.identity).await;
 
-        let mut response = respond::landing("You are signed in", &login.return_to);
+        let mut response = respond::landing(&login.return_to);
         response.headers_mut().append(header::SET_COOKIE, self.sessions.set_cookie(begun.cookie.expose()));
         response.headers_mut().append(header::SET_COOKIE, ended.clone());
         let others = self.login_cookies.tell_others(&head.headers, state, &begun.cookie, self.clock.now());
@@ -61,7 +61,7 @@ impl Endpoints {
     /// The code in the issuer's answer, if that is the issuer's and no refusal (RFC 9207 §2.4).
     async fn code(&self, parameters: &Parameters) -> Result<Secret, Refusal> {
         let issuer = self.client.check_response_issuer(parameters.get("iss"));
-        tokio::time::timeout(PATIENCE, issuer).await.map_err(|_| issuer_too_slow())?.map_err(|error| {
+        tokio::time::timeout(ISSUER_WAIT, issuer).await.map_err(|_| issuer_too_slow())?.map_err(|error| {
             match error {
                 ResponseIssuerError::Unavailable(unavailable) => unavailable.into(),
                 ResponseIssuerError::Mismatch | ResponseIssuerError::Missing => {
@@ -94,32 +94,35 @@ impl Endpoints {
                 }
             }
         });
-        match tokio::time::timeout(PATIENCE, delivered).await {
+        match tokio::time::timeout(ISSUER_WAIT, delivered).await {
             Ok(Ok(begun)) => begun,
-            Ok(Err(_)) => Err(Refusal::new(Code::Internal, "The sign-in broke off.")),
+            Ok(Err(_)) => Err(Refusal::new(Code::Internal, "The login broke off.")),
             Err(_) => Err(issuer_too_slow()),
         }
     }
 
     /// A stale callback straight from the issuer's site comes without the `SameSite=Strict` cookie, so
-    /// that nobody can tell whether there is a session. The browser is asked once more, from here.
+    /// that nobody can tell whether there is a session. The page that offers login asks once more, from here.
     async fn stale_with_state(&self, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
         let from_elsewhere = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-        if from_elsewhere && self.ticket(headers)?.0.is_none() {
-            return Ok(respond::landing("One moment", &format!("{}/callback", self.base_path)));
+        let again = HeaderValue::try_from(format!("0;url={}/callback", self.base_path));
+        match (self.stale(headers).await, again) {
+            (Err(refusal), Ok(again)) if from_elsewhere && self.ticket(headers)?.is_none() => {
+                Err(refusal.with_header(header::REFRESH, again))
+            }
+            (outcome, _) => outcome,
         }
-        self.stale(headers).await
     }
 
     /// A callback of a login that is not under way, by the back button say. Nothing is redeemed.
     async fn stale(&self, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
-        if let (Some(ticket), _) = self.ticket(headers)?
+        if let Some(ticket) = self.ticket(headers)?
             && self.sessions.load(&ticket).await?.is_some()
         {
             return Ok(respond::see_other("/"));
         }
         Err(self.offer_login(
-            Refusal::new(Code::LoginFailed, "This sign-in is no longer under way. Please start again."),
+            Refusal::new(Code::LoginFailed, "This login is no longer under way. Please start again."),
             None,
         ))
     }
@@ -128,7 +131,7 @@ impl Endpoints {
     /// one it has now.
     async fn end_previous(&self, headers: &HeaderMap, login: &Login, identity: &Identity) {
         let began_with = login.previous.as_ref().and_then(|value| self.sessions.open_cookie(value.expose()));
-        let has_now = self.ticket(headers).ok().and_then(|(ticket, _)| ticket);
+        let has_now = self.ticket(headers).ok().flatten();
         for ticket in began_with.into_iter().chain(has_now) {
             self.replace(ticket, identity).await;
         }
@@ -184,12 +187,12 @@ fn may_share_grant(old: &Session, new: &Identity) -> bool {
 /// The issuer's own words never reach the page (R20); its registered codes choose ours.
 fn issuer_said_no(error: &str) -> Refusal {
     let detail = match error {
-        "access_denied" => "The sign-in was cancelled or refused.",
+        "access_denied" => "The login was cancelled or refused.",
         "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
-            "The issuer wants you to sign in by hand."
+            "The issuer wants you to log in by hand."
         }
-        "temporarily_unavailable" | "server_error" => "The issuer cannot sign you in at the moment.",
-        _ => "The issuer refused this sign-in.",
+        "temporarily_unavailable" | "server_error" => "The issuer cannot log you in at the moment.",
+        _ => "The issuer refused this login.",
     };
     Refusal::new(Code::LoginFailed, detail)
 }

@@ -5,13 +5,12 @@ use http::request::Parts;
 use http::{Response, header};
 
 use super::login_cookie::Login;
-use super::{Endpoints, PATIENCE, Parameters, issuer_too_slow, return_to};
+use super::{Endpoints, ISSUER_WAIT, Parameters, issuer_too_slow, return_to};
 use crate::body::Body;
 use crate::error::Refusal;
 use crate::oidc::AuthorizationRequest;
 use crate::respond;
 use crate::secret::Secret;
-use crate::session::cookie::{Found, find};
 
 /// Longer `acr_values` would make the login cookie larger than browsers keep.
 const LONGEST_ACR_VALUES: usize = 512;
@@ -30,10 +29,10 @@ impl Endpoints {
             expected: self.client.expect(max_age, acr_values),
             return_to,
             begun_at: self.clock.now(),
-            previous: match find(&head.headers, self.sessions.cookie_name()) {
-                Found::One(value) => self.sessions.open_cookie(&value).map(|_| Secret::new(value)),
-                Found::None | Found::Conflicting => None,
-            },
+            previous: self.session_cookie(&head.headers).ok().flatten().and_then(|value| {
+                // One that opens nothing would only make the login cookie larger.
+                self.sessions.open_cookie(&value).map(|_| Secret::new(value))
+            }),
             state,
         };
         let request = AuthorizationRequest {
@@ -43,7 +42,7 @@ impl Endpoints {
             login_hint: parameters.get("login_hint"),
             ui_locales: parameters.get("ui_locales"),
         };
-        let location = tokio::time::timeout(PATIENCE, self.client.authorization_url(&request))
+        let location = tokio::time::timeout(ISSUER_WAIT, self.client.authorization_url(&request))
             .await
             .map_err(|_| issuer_too_slow())??;
 
@@ -58,7 +57,7 @@ impl Endpoints {
     /// (OpenID Connect Core §4); the app names a path.
     fn target(&self, parameters: &Parameters) -> Result<String, Refusal> {
         if parameters.get("iss").is_some_and(|issuer| issuer != self.client.issuer()) {
-            return Err(Refusal::bad_request("This app does not sign in at that issuer."));
+            return Err(Refusal::bad_request("This app does not log in at that issuer."));
         }
         match (parameters.get("return_to"), parameters.get("target_link_uri")) {
             (Some(path), None) => return_to::parse(path, &self.origin, &self.base_path),

@@ -19,7 +19,7 @@ use crate::oidc::Expected;
 use crate::random::Random;
 use crate::seal::{Context, KeyRing, Purpose};
 use crate::secret::Secret;
-use crate::session::cookie::{Found, find, names};
+use crate::session::cookie::{find, names};
 
 /// How long a login may take.
 pub(super) const LIFETIME: Duration = Duration::from_secs(600);
@@ -122,7 +122,7 @@ impl LoginCookies {
     }
 
     fn open(&self, headers: &HeaderMap, name: &str, now: Timestamp) -> Option<Login> {
-        let Found::One(value) = find(headers, name) else { return None };
+        let value = find(headers, name).ok()??;
         let sealed = URL_SAFE_NO_PAD.decode(value).ok()?;
         let plaintext = self.ring.open(&self.context(name), &sealed)?;
         let contents: Contents<'_> = serde_json::from_slice(&plaintext).ok()?;

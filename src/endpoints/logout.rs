@@ -13,28 +13,31 @@ use tokio_util::task::TaskTracker;
 use super::Endpoints;
 use crate::body::Body;
 use crate::error::{Code, Refusal};
+use crate::fields;
 use crate::oidc::Client;
 use crate::respond;
 use crate::session::cookie::Ticket;
 use crate::session::store::Unavailable;
 use crate::session::{Session, Sessions};
 
-/// How long a logout waits for the issuer. The revocation goes on by itself.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a logout waits for the issuer, for the revocation and for the metadata each. The revocation goes
+/// on by itself.
+const ISSUER_WAIT: Duration = Duration::from_secs(2);
 
-/// How long a store that hung in the middle of a logout is asked again.
-const PERSISTENCE: Duration = Duration::from_secs(60);
+/// For how long, and how often, a store that hung in the middle of a logout is asked again.
+const RETRY_FOR: Duration = Duration::from_secs(60);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Endpoints {
     pub(super) async fn logout(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
         if head.method != Method::POST {
             return Ok(respond::logout_confirmation(&format!("{}/logout", self.base_path)));
         }
-        let by_script = respond::accepts(&head.headers, "application/json");
+        let by_script = fields::accepts(&head.headers, "application/json");
         let location = match self.ticket(&head.headers)? {
-            (Some(ticket), _) => self.end(ticket, by_script).await?,
+            Some(ticket) => self.end(ticket, by_script).await?,
             // A second logout is no error, and there is nothing to tell the issuer.
-            (None, _) => "/".to_owned(),
+            None => "/".to_owned(),
         };
         let mut response = if by_script {
             respond::json(&json!({"redirect_to": location}))
@@ -57,7 +60,7 @@ impl Endpoints {
         let state = self.random.token::<16>();
         match self.tasks.spawn(ending.run(by_script, state)).await {
             Ok(location) => Ok(location?),
-            Err(broken) => Err(Refusal::new(Code::Internal, "The sign-out broke off.").because(broken)),
+            Err(broken) => Err(Refusal::new(Code::Internal, "The logout broke off.").because(broken)),
         }
     }
 }
@@ -87,12 +90,12 @@ impl Ending {
         tracing::info!(event = "session.ended", cause = "logout");
         let (client, tokens) = (Arc::clone(&self.client), session.tokens.clone());
         let revocation = self.tasks.spawn(async move { client.revoke_all(&tokens).await });
-        if tokio::time::timeout(PATIENCE, revocation).await.is_err() {
+        if tokio::time::timeout(ISSUER_WAIT, revocation).await.is_err() {
             tracing::warn!(event = "revocation.slow", "the logout does not wait for it");
         }
         // An ID token is a token: scripts see none. The issuer then may ask the user whom to log out.
         let hint = session.tokens.id_token.as_ref().filter(|_| !by_script);
-        let location = tokio::time::timeout(PATIENCE, self.client.end_session_url(hint, &state)).await;
+        let location = tokio::time::timeout(ISSUER_WAIT, self.client.end_session_url(hint, &state)).await;
         // Whatever the issuer does, the session here has ended (R52).
         Ok(match location {
             Ok(Ok(Some(url))) => url.into(),
@@ -107,9 +110,9 @@ impl Ending {
     /// The store hung once the session was to be taken out. Nobody knows whether it was; the user wanted
     /// it to be, and its tokens must not outlive it.
     async fn persist(self, known: Option<Session>) {
-        let ended = tokio::time::timeout(PERSISTENCE, async {
+        let ended = tokio::time::timeout(RETRY_FOR, async {
             loop {
-                tokio::time::sleep(PATIENCE / 4).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
                 if let Ok(ended) = self.sessions.end(&self.ticket).await {
                     break ended;
                 }

@@ -11,14 +11,13 @@ use crate::respond;
 
 impl Endpoints {
     pub(super) async fn session(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
-        let (ticket, had_cookie) = self.ticket(&head.headers)?;
-        let session = match &ticket {
-            Some(ticket) => self.sessions.load(ticket).await?,
+        let session = match self.ticket(&head.headers)? {
+            Some(ticket) => self.sessions.load(&ticket).await?,
             None => None,
         };
         let Some(session) = session else {
             let mut response = respond::json(&json!({"authenticated": false}));
-            if had_cookie {
+            if self.session_cookie(&head.headers)?.is_some() {
                 response.headers_mut().append(header::SET_COOKIE, self.sessions.clear_cookie());
             }
             return Ok(response);

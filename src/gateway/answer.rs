@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::app::{App, User, check_scopes};
-use super::{Connection, not_allowed, route};
+use super::connection::Connection;
+use super::route;
 use crate::body::{self, Body};
 use crate::config::{self, Auth, Token};
 use crate::error::{Code, Refusal};
@@ -45,8 +46,11 @@ impl Exchange<'_> {
         }
         let client = is_handshake(&request).then(|| hyper::upgrade::on(&mut request));
         cookie::remove(request.headers_mut(), |name| self.app.owns_cookie(name));
-        let request = request.map(|incoming| bounded(incoming, self.app.body_bytes));
+        let received = Arc::clone(&self.connection.client);
+        let request = request
+            .map(|incoming| bounded(incoming, self.app.body_bytes, move || received.request_received()));
 
+        let ticket = user.as_ref().map(|user| user.ticket.clone());
         let mut response = match user {
             Some(user) if self.rules.token == Token::AccessToken => {
                 self.send_with_token(request, user).await?
@@ -54,10 +58,14 @@ impl Exchange<'_> {
             Some(_) | None => self.prepare(self.send(request, None).await?, None),
         };
         if let (Some(client), StatusCode::SWITCHING_PROTOCOLS) = (client, response.status()) {
-            self.connection.becomes_tunnel.becomes_tunnel();
+            self.connection.client.becomes_tunnel();
             proxy::tunnel::write_handshake(response.headers_mut());
             let tunnel = Tunnel { client, upstream: hyper::upgrade::on(&mut response) };
-            self.app.open_tunnel(tunnel, Arc::clone(&self.connection.becomes_tunnel));
+            self.app.open_tunnel(tunnel, ticket, Arc::clone(&self.connection.client));
+        } else if let (Some(ticket), true) = (ticket, is_event_stream(&response)) {
+            let sessions = Arc::clone(&self.app.sessions);
+            let session_ends = async move { sessions.until_ended(&ticket).await };
+            response = response.map(|body| proxy::body::until(body, session_ends));
         }
         Ok(response)
     }
@@ -122,7 +130,7 @@ pub(super) async fn serve_file(
     let mut response = files.serve(request, &path).await.map(body::boxed);
     let refusal = match response.status() {
         StatusCode::NOT_FOUND => Some(Refusal::new(Code::NotFound, "No file has this path.")),
-        StatusCode::METHOD_NOT_ALLOWED => Some(not_allowed("GET, HEAD")),
+        StatusCode::METHOD_NOT_ALLOWED => Some(Refusal::method_not_allowed("GET, HEAD")),
         StatusCode::INTERNAL_SERVER_ERROR => {
             Some(Refusal::new(Code::Internal, "The file could not be read."))
         }
@@ -142,6 +150,12 @@ pub(super) async fn serve_file(
         headers::keep_from_shared_caches(response.headers_mut());
     }
     response
+}
+
+/// A stream that goes on for as long as the browser listens, and must not outlive its session.
+fn is_event_stream<B>(response: &Response<B>) -> bool {
+    let content_type = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content_type.is_some_and(|media| media.to_ascii_lowercase().starts_with(b"text/event-stream"))
 }
 
 fn content_length<B>(request: &Request<B>) -> Option<u64> {

@@ -9,12 +9,14 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connection::ClientConnection;
+use super::guard;
 use super::route::{self, Paths};
-use super::{BecomesTunnel, BuildError, guard, not_allowed};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{self, Auth, Target, Token};
-use crate::endpoints::{Endpoints, conflicting_cookies, login_location};
+use crate::connector;
+use crate::endpoints::{Endpoints, login_location};
 use crate::error::{Code, Refusal};
 use crate::files::Files;
 use crate::oidc::Client;
@@ -24,7 +26,7 @@ use crate::random::Random;
 use crate::refresh::{Failure, Refresher};
 use crate::respond::{self, Audience};
 use crate::seal::KeyRing;
-use crate::session::cookie::{self, Found, Ticket};
+use crate::session::cookie::{self, Ticket};
 use crate::session::store::Store;
 use crate::session::{Session, Sessions};
 
@@ -72,6 +74,29 @@ pub(super) struct Shared<'a> {
     pub(super) tunnels_stop: &'a CancellationToken,
 }
 
+/// What the gateway cannot be built from.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The client of an issuer.
+    #[error("the issuer of {app} cannot be used")]
+    Issuer {
+        /// The app's origin.
+        app: String,
+        /// What is wrong.
+        #[source]
+        source: connector::BuildError,
+    },
+    /// An upstream.
+    #[error("an upstream of {app} cannot be used")]
+    Upstream {
+        /// The app's origin.
+        app: String,
+        /// What is wrong.
+        #[source]
+        source: proxy::BuildError,
+    },
+}
+
 /// A live session that a request may use.
 pub(super) struct User {
     pub(super) ticket: Ticket,
@@ -81,7 +106,7 @@ pub(super) struct User {
 /// Whether a request may go on, and as whom.
 pub(super) struct Admission {
     pub(super) who: Who,
-    /// The request has a cookie of ours that opens no session: it is taken back, whatever is answered.
+    /// The request has a cookie of ours that opens no session: it is taken back with the answer.
     pub(super) cookie_is_dead: bool,
 }
 
@@ -91,7 +116,7 @@ pub(super) enum Who {
     User(Box<User>),
     /// Anybody may make it.
     Anybody,
-    /// One who must sign in first, and is sent there.
+    /// One who must log in first, and is sent there.
     Stranger(Response<Body>),
 }
 
@@ -165,21 +190,17 @@ impl App {
             return Ok(Admission { who: Who::Anybody, cookie_is_dead: false });
         }
         let headers = request.headers();
-        let guarded = guard::route(headers, &self.origin, rules.csrf, is_handshake(request));
-        let cookie = match cookie::find(headers, self.sessions.cookie_name()) {
-            Found::None => None,
-            Found::One(value) => Some(value),
-            Found::Conflicting => return Err(conflicting_cookies()),
-        };
-        match guarded {
+        let cookie = cookie::find(headers, self.sessions.cookie_name())?;
+        let guarded = match guard::route(headers, &self.origin, rules.csrf, is_handshake(request)) {
             Err(_) if rules.auth == Auth::Optional => {
                 return Ok(Admission { who: Who::Anybody, cookie_is_dead: false });
             }
+            // Another site's script learns nothing, not even whether there is a session.
             Err(refusal) if audience == Audience::Script && guard::is_foreign(headers, &self.origin) => {
                 return Err(refusal);
             }
-            _ => {}
-        }
+            guarded => guarded,
+        };
         // A request without a cookie never touches the store (R63).
         let ticket = cookie.as_deref().and_then(|value| self.sessions.open_cookie(value));
         let session = match &ticket {
@@ -210,7 +231,11 @@ impl App {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         if audience == Audience::Page && is_read {
             let wanted = request.uri().path_and_query().map_or("/", |wanted| wanted.as_str());
-            return Ok(respond::see_other(&login_location(&self.base_path, wanted)));
+            let mut response = respond::see_other(&login_location(&self.base_path, wanted));
+            if cookie_is_dead {
+                self.take_cookie_back(&mut response);
+            }
+            return Ok(response);
         }
         let refusal = Refusal::new(Code::Unauthenticated, "There is no session.");
         let refusal = if cookie_is_dead { self.clear_cookie(refusal) } else { refusal };
@@ -256,12 +281,28 @@ impl App {
         });
     }
 
-    /// Carries a tunnel until it ends or the gateway stops. The connection it has become stays open all
-    /// the while, and counts as one.
-    pub(super) fn open_tunnel(&self, tunnel: Tunnel, connection: Arc<dyn BecomesTunnel>) {
+    /// Carries a tunnel until it ends by itself or with its session (R49), or the gateway stops. The
+    /// connection it has become stays open all the while, and counts as one.
+    pub(super) fn open_tunnel(
+        &self,
+        tunnel: Tunnel,
+        ticket: Option<Ticket>,
+        connection: Arc<dyn ClientConnection>,
+    ) {
         let (idle_timeout, stopping) = (self.tunnel_idle_timeout, self.tunnels_stop.clone());
+        let sessions = Arc::clone(&self.sessions);
         self.tasks.spawn(async move {
-            let _ended_by_itself = stopping.run_until_cancelled(tunnel.run(idle_timeout)).await;
+            let session_ends = async {
+                match &ticket {
+                    Some(ticket) => sessions.until_ended(ticket).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tunnel.run(idle_timeout) => {}
+                () = session_ends => {}
+                () = stopping.cancelled() => {}
+            }
             drop(connection);
         });
     }
@@ -309,7 +350,9 @@ impl Route {
             // Whoever may GET may ask for the head alone (RFC 9110 §9.3.2).
             && !(*request.method() == Method::HEAD && methods.contains(&Method::GET))
         {
-            return Err(not_allowed(&methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")));
+            return Err(Refusal::method_not_allowed(
+                &methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "),
+            ));
         }
         if is_handshake(request) && !self.rules.websocket {
             return Err(Refusal::bad_request("This route does not take WebSockets."));

@@ -7,11 +7,12 @@ use http::{HeaderMap, Method, Request, header};
 
 use crate::config::{Csrf, Origin};
 use crate::error::{Code, Refusal};
-use crate::respond::{Audience, accepts};
+use crate::fields::accepts;
+use crate::respond::Audience;
 
 /// What the headers say of where the request was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Initiator {
+enum Initiator {
     /// The app itself, or its user by hand.
     Own,
     /// Another site, or a sibling subdomain.
@@ -21,7 +22,7 @@ pub enum Initiator {
 }
 
 /// Whether a person or a script waits for the answer.
-pub fn audience<B>(request: &Request<B>) -> Audience {
+pub(super) fn audience<B>(request: &Request<B>) -> Audience {
     let headers = request.headers();
     let navigates = match text(headers, "sec-fetch-mode") {
         Some(mode) => mode == "navigate",
@@ -31,7 +32,7 @@ pub fn audience<B>(request: &Request<B>) -> Audience {
 }
 
 /// Where the request was made.
-pub fn initiator(headers: &HeaderMap, origin: &Origin) -> Initiator {
+fn initiator(headers: &HeaderMap, origin: &Origin) -> Initiator {
     let site = text(headers, "sec-fetch-site");
     let from = headers.get(header::ORIGIN);
     if site.is_some_and(|site| site != "same-origin" && site != "none")
@@ -46,18 +47,23 @@ pub fn initiator(headers: &HeaderMap, origin: &Origin) -> Initiator {
 }
 
 /// Whether the headers say that another site made the request.
-pub fn is_foreign(headers: &HeaderMap, origin: &Origin) -> bool {
+pub(super) fn is_foreign(headers: &HeaderMap, origin: &Origin) -> bool {
     initiator(headers, origin) == Initiator::Foreign
 }
 
 /// Whether the request carries `X-CSRF: 1`, once: a field that no other site can make a browser send.
-pub fn has_csrf_header(headers: &HeaderMap) -> bool {
+fn has_csrf_header(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all("x-csrf").iter();
     values.next().is_some_and(|value| value == "1") && values.next().is_none()
 }
 
 /// Whether the request may use the session of a route that is guarded in this way.
-pub fn route(headers: &HeaderMap, origin: &Origin, csrf: Csrf, websocket: bool) -> Result<(), Refusal> {
+pub(super) fn route(
+    headers: &HeaderMap,
+    origin: &Origin,
+    csrf: Csrf,
+    websocket: bool,
+) -> Result<(), Refusal> {
     let initiator = initiator(headers, origin);
     match (csrf, websocket) {
         (Csrf::Off, false) => Ok(()),
@@ -77,7 +83,7 @@ pub fn route(headers: &HeaderMap, origin: &Origin, csrf: Csrf, websocket: bool) 
 
 /// A login begins by a navigation alone, never by a script or a sub-resource (R6). Where there is no Fetch
 /// Metadata, a client that says nothing of itself passes, as one on a command line does.
-pub fn login<B>(request: &Request<B>) -> Result<(), Refusal> {
+pub(super) fn login<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     let refused = match (text(headers, "sec-fetch-mode"), text(headers, "sec-fetch-dest")) {
         (None, None) => {
@@ -100,12 +106,12 @@ pub fn login<B>(request: &Request<B>) -> Result<(), Refusal> {
 }
 
 /// `session` is read by scripts of the app alone.
-pub fn session(headers: &HeaderMap, origin: &Origin) -> Result<(), Refusal> {
+pub(super) fn session(headers: &HeaderMap, origin: &Origin) -> Result<(), Refusal> {
     route(headers, origin, Csrf::Header, false)
 }
 
 /// A logout comes from the app's script with `X-CSRF: 1`, or from a form on one of its own pages.
-pub fn logout<B>(request: &Request<B>, origin: &Origin) -> Result<(), Refusal> {
+pub(super) fn logout<B>(request: &Request<B>, origin: &Origin) -> Result<(), Refusal> {
     if request.method() != Method::POST {
         return Ok(());
     }

@@ -12,15 +12,15 @@ use crate::error::{Code, Refusal};
 
 /// What answers to each host.
 #[derive(Debug)]
-pub struct Hosts<T>(HashMap<String, Arc<T>>);
+pub(super) struct Hosts<T>(HashMap<String, Arc<T>>);
 
 /// What answers under each path: the longest match wins, on segment boundaries.
 #[derive(Debug)]
-pub struct Paths<T>(Vec<(Vec<Vec<u8>>, Arc<T>)>);
+pub(super) struct Paths<T>(Vec<(Vec<Vec<u8>>, Arc<T>)>);
 
 impl<T> Hosts<T> {
     /// Each origin with what answers to it.
-    pub fn new(apps: impl IntoIterator<Item = (Origin, T)>) -> Self {
+    pub(super) fn new(apps: impl IntoIterator<Item = (Origin, T)>) -> Self {
         let mut hosts = HashMap::new();
         for (origin, app) in apps {
             let app = Arc::new(app);
@@ -36,7 +36,7 @@ impl<T> Hosts<T> {
 
     /// What answers to the request's host: exactly one `Host`, and where the target is in absolute form,
     /// the same there (R38, RFC 9112 §3.2).
-    pub fn admit<B>(&self, request: &Request<B>) -> Result<&Arc<T>, Refusal> {
+    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<&Arc<T>, Refusal> {
         let mut fields = request.headers().get_all(header::HOST).iter();
         let field = match (fields.next(), fields.next()) {
             (Some(field), None) => Some(field.to_str().map_err(|_| host_faulty())?),
@@ -64,7 +64,7 @@ impl<T> Hosts<T> {
 
 impl<T> Paths<T> {
     /// Each path with what answers under it.
-    pub fn new(routes: impl IntoIterator<Item = (String, T)>) -> Self {
+    pub(super) fn new(routes: impl IntoIterator<Item = (String, T)>) -> Self {
         let mut paths: Vec<_> =
             routes.into_iter().map(|(path, route)| (decoded_segments(&path), Arc::new(route))).collect();
         paths.sort_by_key(|(segments, _)| std::cmp::Reverse(segments.len()));
@@ -74,7 +74,7 @@ impl<T> Paths<T> {
     /// What answers to a request's path. Segments are compared decoded, as the upstream will see them:
     /// otherwise `/%61pi` would slip past the rules for `/api`. An encoded slash must not slip past them
     /// either: whether or not a server takes it for a separator, the same route has to answer (R35).
-    pub fn find(&self, path: &str) -> Result<Option<&Arc<T>>, Refusal> {
+    pub(super) fn find(&self, path: &str) -> Result<Option<&Arc<T>>, Refusal> {
         let wanted = decoded_segments(path);
         let found = self.longest(&wanted);
         let split_again: Vec<Vec<u8>> = wanted
@@ -95,7 +95,7 @@ impl<T> Paths<T> {
 
 /// Refuses a path that another server might read otherwise than we do (R35): an empty or a dot segment,
 /// an encoded slash, a backslash, a NUL, a bad escape. What passes is forwarded byte for byte.
-pub fn check_canonical(path: &str, allow_encoded_slash: bool) -> Result<(), Refusal> {
+pub(super) fn check_canonical(path: &str, allow_encoded_slash: bool) -> Result<(), Refusal> {
     let Some(rest) = path.strip_prefix('/') else {
         return Err(Refusal::bad_request("The path does not begin with a slash."));
     };
@@ -110,7 +110,7 @@ pub fn check_canonical(path: &str, allow_encoded_slash: bool) -> Result<(), Refu
 }
 
 /// The path behind its first `count` segments: what is left once a prefix is taken off.
-pub fn without_segments(path: &str, count: usize) -> &str {
+pub(super) fn without_segments(path: &str, count: usize) -> &str {
     let mut rest = path;
     for _ in 0..count {
         let behind_slash = rest.strip_prefix('/').unwrap_or(rest);
@@ -120,14 +120,14 @@ pub fn without_segments(path: &str, count: usize) -> &str {
 }
 
 /// What an upstream is asked for: the path as it was matched, less a prefix, with its query.
-pub fn upstream_path(uri: &Uri, stripped_segments: usize) -> String {
+pub(super) fn upstream_path(uri: &Uri, stripped_segments: usize) -> String {
     let path = without_segments(uri.path(), stripped_segments);
     let path = if path.is_empty() { "/" } else { path };
     uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
 /// How many segments a configured prefix has.
-pub fn count_segments(prefix: &str) -> usize {
+pub(super) fn count_segments(prefix: &str) -> usize {
     decoded_segments(prefix).len()
 }
 

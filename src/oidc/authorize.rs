@@ -8,10 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use crate::secret::Secret;
-
 use super::error::{IssuerUnavailable, ResponseIssuerError};
-use super::{Client, Expected};
+use super::{CONFIRMATION_LIFETIME, Client, Expected};
+use crate::secret::Secret;
 
 /// One login's request. What it names wins over the configured authorization parameters.
 #[derive(Clone, Copy, Debug)]
@@ -45,15 +44,15 @@ impl Client {
         }
     }
 
-    /// Where the browser is sent to log in.
+    /// Where the browser is sent to log in, once the issuer was seen to be there.
     ///
     /// # Errors
-    /// Where the issuer's endpoint is not known and cannot be asked for.
+    /// Where the issuer is away.
     pub async fn authorization_url(
         &self,
         request: &AuthorizationRequest<'_>,
     ) -> Result<Url, IssuerUnavailable> {
-        let metadata = self.discovery.metadata().await?;
+        let metadata = self.discovery.confirmed(CONFIRMATION_LIFETIME).await?;
         let expected = request.expected;
         let scope = self.oidc.scopes.join(" ");
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(expected.verifier.expose()));

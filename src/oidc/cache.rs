@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 
-use crate::clock::{Clock, Timestamp};
-
 use super::CACHE_LIFETIME;
-use super::error::IssuerUnavailable;
-use super::http::CallFault;
+use super::error::{CallFault, IssuerUnavailable};
+use crate::clock::{Clock, Timestamp};
+use crate::telemetry::chain;
 
 /// A failure with nothing to fall back on is remembered this long: a crowd asks once, and a login
 /// after the recovery works at once.
@@ -100,9 +99,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
                 }
                 _ => {}
             }
-            if let Some((error, _)) =
-                state.failure.as_ref().filter(|(_, at)| is_within(now, *at, RETRY_INTERVAL))
-            {
+            if let Some(error) = state.failed_within(now, RETRY_INTERVAL) {
                 return Err(error.clone());
             }
         }
@@ -113,6 +110,29 @@ impl<T: Send + Sync + 'static> Cached<T> {
             Ok(value)
         };
         fly(flight, renewal).await
+    }
+
+    /// A value that was fetched within `age`: for those who need to know that the issuer is there now, and
+    /// for whom an old one is worth nothing.
+    pub(super) async fn no_older_than(
+        &self,
+        age: Duration,
+        fetch: impl Future<Output = Result<T, IssuerUnavailable>> + Send + 'static,
+    ) -> Result<Arc<T>, IssuerUnavailable> {
+        let flight = Arc::clone(&self.0.flight).lock_owned().await;
+        let now = self.0.clock.now();
+        {
+            let state = self.0.state();
+            if let Some(error) = state.failed_within(now, RETRY_INTERVAL) {
+                return Err(error.clone());
+            }
+            if let (Some((value, at)), None) = (&state.value, &state.failure)
+                && is_within(now, *at, age)
+            {
+                return Ok(Arc::clone(value));
+            }
+        }
+        fly(flight, Arc::clone(&self.0).fetch(fetch)).await
     }
 
     /// Whether the last fetch brought a value; `None` before the first.
@@ -130,16 +150,16 @@ impl<T> Shared<T> {
     fn standing(&self) -> Standing<T> {
         let now = self.clock.now();
         let state = self.state();
-        let failed_within = |interval| state.failure.as_ref().filter(|(_, at)| is_within(now, *at, interval));
         match &state.value {
             Some((value, at))
-                if is_within(now, *at, CACHE_LIFETIME) || failed_within(RENEWAL_RETRY_INTERVAL).is_some() =>
+                if is_within(now, *at, CACHE_LIFETIME)
+                    || state.failed_within(now, RENEWAL_RETRY_INTERVAL).is_some() =>
             {
                 Standing::Settled(Ok(Arc::clone(value)))
             }
             Some((value, _)) => Standing::Old(Arc::clone(value)),
-            None => match failed_within(RETRY_INTERVAL) {
-                Some((error, _)) => Standing::Settled(Err(error.clone())),
+            None => match state.failed_within(now, RETRY_INTERVAL) {
+                Some(error) => Standing::Settled(Err(error.clone())),
                 None => Standing::Missing,
             },
         }
@@ -161,7 +181,7 @@ impl<T> Shared<T> {
             Err(error) => {
                 state.failure = Some((error.clone(), now));
                 if state.value.is_some() {
-                    tracing::warn!(%error, cause = %error.fault(), "the issuer is away; what it last published is used");
+                    tracing::warn!(event = "issuer.unavailable", error = %chain(error), "what it last published is used");
                 }
             }
         }
@@ -170,6 +190,13 @@ impl<T> Shared<T> {
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    /// The failure of the last fetch, if that was this short a while ago.
+    fn failed_within(&self, now: Timestamp, interval: Duration) -> Option<&IssuerUnavailable> {
+        self.failure.as_ref().filter(|(_, at)| is_within(now, *at, interval)).map(|(error, _)| error)
     }
 }
 

@@ -5,10 +5,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use form_urlencoded::byte_serialize;
 
+use super::authorization;
 use crate::config::ClientAuth;
 use crate::secret::Secret;
-
-use super::authorization;
 
 /// What goes with each request to the token and revocation endpoints.
 pub(super) enum ClientAuthentication {

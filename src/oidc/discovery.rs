@@ -1,18 +1,18 @@
 //! The issuer's metadata (OpenID Connect Discovery §4, RFC 8414 §3): which endpoints it has.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{StatusCode, Uri};
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::cache::Cached;
+use super::error::{CallFault, DocumentFault, IssuerUnavailable};
+use super::http::Http;
 use crate::clock::Clock;
 use crate::config::{Issuer, is_loopback};
-
-use super::cache::Cached;
-use super::error::IssuerUnavailable;
-use super::http::{CallFault, Http};
 
 /// Fetches the metadata of one issuer, and keeps them.
 pub(super) struct Discovery {
@@ -47,23 +47,6 @@ pub enum Availability {
     Unavailable,
 }
 
-/// Why the metadata are refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DocumentFault {
-    /// Not found there, or not shown to us.
-    #[error("status {0}")]
-    Status(StatusCode),
-    /// Not a JSON object, or one with duplicate names.
-    #[error("not a JSON object")]
-    NotJson,
-    /// The metadata of another issuer (RFC 8414 §3.3).
-    #[error("issuer is not the configured one")]
-    Issuer,
-    /// A required endpoint is missing, or an endpoint is no https URL.
-    #[error("{0} is missing or not an https URL")]
-    Endpoint(&'static str),
-}
-
 impl Discovery {
     pub(super) fn new(issuer: &Issuer, http: Arc<Http>, clock: Arc<dyn Clock>) -> Self {
         Self { issuer: issuer.clone(), http, cached: Cached::new(clock) }
@@ -71,6 +54,11 @@ impl Discovery {
 
     pub(super) async fn metadata(&self) -> Result<Arc<Metadata>, IssuerUnavailable> {
         self.cached.get(fetch(self.issuer.clone(), Arc::clone(&self.http))).await
+    }
+
+    /// The metadata, by the word of an issuer that was there within `age`.
+    pub(super) async fn confirmed(&self, age: Duration) -> Result<Arc<Metadata>, IssuerUnavailable> {
+        self.cached.no_older_than(age, fetch(self.issuer.clone(), Arc::clone(&self.http))).await
     }
 
     pub(super) fn availability(&self) -> Availability {

@@ -2,14 +2,13 @@
 
 use url::Url;
 
-use crate::secret::Secret;
-
 use super::Client;
 use super::error::IssuerUnavailable;
+use crate::secret::Secret;
 
 /// A longer hint is left out: servers refuse URLs past 8 KiB, and a logout that asks the user is better
 /// than one that fails.
-const MAXIMUM_HINT: usize = 6 * 1024;
+const LONGEST_HINT: usize = 6 * 1024;
 
 impl Client {
     /// R53: the issuer's logout page; `None` where it has none. The ID token is the hint of whose
@@ -24,7 +23,7 @@ impl Client {
     ) -> Result<Option<Url>, IssuerUnavailable> {
         let metadata = self.discovery.metadata().await?;
         let Some(mut url) = metadata.end_session_endpoint.clone() else { return Ok(None) };
-        let hint = id_token.map(Secret::expose).filter(|hint| hint.len() <= MAXIMUM_HINT);
+        let hint = id_token.map(Secret::expose).filter(|hint| hint.len() <= LONGEST_HINT);
         url.query_pairs_mut()
             .extend_pairs(hint.map(|hint| ("id_token_hint", hint)))
             .append_pair("client_id", &self.oidc.client_id)

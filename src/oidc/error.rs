@@ -1,15 +1,14 @@
 //! What can go wrong, one type for each operation. The texts are for the log; none comes from the
 //! issuer but an `error` code of clean characters.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
+use hyper_util::client::legacy;
 
 use crate::tokens::Tokens;
-
-use super::http::CallFault;
-use super::id_token::IdTokenFault;
 
 /// The issuer gave no answer that can be used, for now.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -98,6 +97,55 @@ pub enum ResponseIssuerError {
     Missing,
 }
 
+/// Why a call to the issuer brought nothing that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CallFault {
+    /// No connection stood; nothing was sent.
+    #[error("no connection; nothing was sent")]
+    NotSent(#[source] legacy::Error),
+    /// No whole answer in time.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The connection broke; what was asked may have been done.
+    #[error("the connection broke")]
+    Broken(#[source] Box<dyn Error + Send + Sync>),
+    /// The answer is larger than any honest one.
+    #[error("the answer is too large")]
+    TooLarge,
+    /// A status that promises nothing: 3xx, 408, 429, 5xx.
+    #[error("status {0}")]
+    Status(StatusCode),
+    /// The metadata is refused.
+    #[error("the issuer's metadata is refused")]
+    Metadata(#[from] DocumentFault),
+    /// The key set is no JSON object with `keys` (RFC 7517 §5).
+    #[error("the key set is not usable")]
+    KeySet,
+    /// The token answer makes no sense.
+    #[error("the token answer is not usable")]
+    TokenAnswer(#[from] TokenFault),
+    /// A refreshed ID token fails a check.
+    #[error("the refreshed ID token is refused")]
+    IdToken(#[from] IdTokenFault),
+}
+
+/// Why the metadata are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentFault {
+    /// Not found there, or not shown to us.
+    #[error("status {0}")]
+    Status(StatusCode),
+    /// Not a JSON object, or one with duplicate names.
+    #[error("not a JSON object")]
+    NotJson,
+    /// The metadata of another issuer (RFC 8414 §3.3).
+    #[error("issuer is not the configured one")]
+    Issuer,
+    /// A required endpoint is missing, or an endpoint is no https URL.
+    #[error("{0} is missing or not an https URL")]
+    Endpoint(&'static str),
+}
+
 /// Why a token answer is refused (RFC 6749 §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFault {
@@ -110,6 +158,68 @@ pub enum TokenFault {
     /// `token_type` is missing or not `Bearer`.
     #[error("token_type is not Bearer")]
     TokenType,
+}
+
+/// Why an ID token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdTokenFault {
+    /// The token answer has none.
+    #[error("there is none")]
+    Missing,
+    /// Larger than any honest one.
+    #[error("it is too large")]
+    TooLarge,
+    /// No signed JWT of two JSON objects, or one with duplicate names.
+    #[error("it is not a signed JWT without duplicate names")]
+    Malformed,
+    /// R18: another kind of token.
+    #[error("it is another kind of token")]
+    Type,
+    /// An extension that must be understood (RFC 7515 §4.1.11).
+    #[error("it has critical extensions")]
+    Critical,
+    /// R12: an algorithm that is not allowed.
+    #[error("its algorithm is not one of the issuer's asymmetric ones")]
+    Algorithm,
+    /// R17: no key of the issuer's is for it.
+    #[error("no key of the issuer's is for it")]
+    UnknownKey,
+    /// R12: no key of the issuer's made the signature.
+    #[error("its signature is wrong")]
+    Signature,
+    /// R11: another issuer's.
+    #[error("iss is not the issuer")]
+    Issuer,
+    /// R11: for another client, or for others too.
+    #[error("aud is not this client alone")]
+    Audience,
+    /// R11: issued to another client.
+    #[error("azp is not this client")]
+    AuthorizedParty,
+    /// R13: nobody's.
+    #[error("sub is missing, empty or too long")]
+    Subject,
+    /// R13: `exp` is missing or past.
+    #[error("exp is missing or past")]
+    Expired,
+    /// R13: `iat` is missing, long past, or in the future.
+    #[error("iat is missing, too old, or in the future")]
+    IssuedAt,
+    /// R13: `nbf` is in the future.
+    #[error("nbf is in the future")]
+    NotBefore,
+    /// R14: of another login.
+    #[error("nonce is not that of this login")]
+    Nonce,
+    /// R15: goes with another access token.
+    #[error("at_hash is not that of the access token")]
+    AccessTokenHash,
+    /// R15: the user proved who they are too long ago, or never.
+    #[error("auth_time is missing or older than max_age")]
+    AuthenticationTime,
+    /// R15: in another way than asked for.
+    #[error("acr is none of those asked for")]
+    AuthenticationContext,
 }
 
 /// Why a userinfo answer is refused (Core §5.3).

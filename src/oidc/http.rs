@@ -1,7 +1,6 @@
 //! One call to the issuer: bounded in time (connecting included) and in size, redirects not followed,
 //! no proxy of the environment, TLS verified by the machine's roots.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
@@ -12,22 +11,18 @@ use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Map, Value};
 
-use super::error::IssuerUnavailable;
+use super::error::{CallFault, IssuerUnavailable};
 use super::json;
 use crate::connector::{self, BuildError, Connector};
 
 /// An answer's body may have this many bytes.
-const MAXIMUM_BODY: usize = 1024 * 1024;
+const LARGEST_BODY: usize = 1024 * 1024;
 
 /// A connection must stand within this time, name, TCP and TLS taken together, or nothing was sent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Shorter than the keep-alive time of usual servers (Node.js: 5 s): a refresh token that meets a
-/// connection in the moment of its closing leaves everyone in doubt.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
 /// An issuer's `Retry-After` is believed up to this.
-const MAXIMUM_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Calls the issuer.
 pub(super) struct Http {
@@ -42,38 +37,6 @@ pub(super) struct Answer {
     body: Bytes,
 }
 
-/// Why a call to the issuer brought nothing that can be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CallFault {
-    /// No connection stood; nothing was sent.
-    #[error("no connection; nothing was sent")]
-    NotSent(#[source] legacy::Error),
-    /// No whole answer in time.
-    #[error("no answer within {0:?}")]
-    TimedOut(Duration),
-    /// The connection broke; what was asked may have been done.
-    #[error("the connection broke")]
-    Broken(#[source] Box<dyn StdError + Send + Sync>),
-    /// The answer is larger than any honest one.
-    #[error("the answer has more than {MAXIMUM_BODY} bytes")]
-    TooLarge,
-    /// A status that promises nothing: 3xx, 408, 429, 5xx.
-    #[error("status {0}")]
-    Status(StatusCode),
-    /// The metadata is refused.
-    #[error("the issuer's metadata is refused")]
-    Metadata(#[from] super::discovery::DocumentFault),
-    /// The key set is no JSON object with `keys` (RFC 7517 §5).
-    #[error("the key set is not usable")]
-    KeySet,
-    /// The token answer makes no sense.
-    #[error("the token answer is not usable")]
-    TokenAnswer(#[from] super::error::TokenFault),
-    /// A refreshed ID token fails a check.
-    #[error("the refreshed ID token is refused")]
-    IdToken(#[from] super::id_token::IdTokenFault),
-}
-
 impl Http {
     /// An issuer on loopback in plain HTTP does without `tls`.
     pub(super) fn new(timeout: Duration, tls: bool) -> Result<Self, BuildError> {
@@ -83,7 +46,7 @@ impl Http {
         // written, so a refresh token that goes out on a new connection is sent for the first time.
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_idle_timeout(connector::POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(8)
             .build(connector);
         Ok(Self { client, timeout })
@@ -126,7 +89,7 @@ impl Http {
                 if error.is_connect() { CallFault::NotSent(error) } else { CallFault::Broken(error.into()) }
             })?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAXIMUM_BODY).collect().await.map_err(|error| {
+            let body = Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| {
                 if error.is::<LengthLimitError>() { CallFault::TooLarge } else { CallFault::Broken(error) }
             })?;
             Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
@@ -186,7 +149,7 @@ impl Answer {
             Ok(seconds) => Duration::from_secs(seconds),
             Err(_) => date(text)?.duration_since(date(field(DATE)?)?).ok()?,
         };
-        Some(wait.min(MAXIMUM_RETRY_AFTER))
+        Some(wait.min(LONGEST_RETRY_AFTER))
     }
 }
 

@@ -9,22 +9,21 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
+use super::discovery::Metadata;
+use super::error::{IdTokenFault, IssuerUnavailable};
+use super::{Client, Expected, json};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::tokens::Identity;
-
-use super::discovery::Metadata;
-use super::error::IssuerUnavailable;
-use super::{Client, Expected, json};
 
 /// How far the issuer's clock and ours may be apart, in seconds.
 const LEEWAY: u64 = 60;
 
 /// An ID token comes fresh from the issuer; one issued longer ago (in seconds) is a replay.
-const MAXIMUM_AGE: u64 = 10 * 60;
+const LONGEST_AGE: u64 = 10 * 60;
 
 /// An ID token may have this many bytes.
-const MAXIMUM_SIZE: usize = 64 * 1024;
+const LONGEST_TOKEN: usize = 64 * 1024;
 
 /// The last second of the year 9999: no honest time lies past it.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -40,68 +39,6 @@ const PROTOCOL_CLAIMS: [&str; 14] = [
 
 /// Claims about the login, which only the ID token can make.
 const LOGIN_CLAIMS: [&str; 4] = ["sub", "auth_time", "acr", "amr"];
-
-/// Why an ID token is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IdTokenFault {
-    /// The token answer has none.
-    #[error("there is none")]
-    Missing,
-    /// Larger than any honest one.
-    #[error("it has more than {MAXIMUM_SIZE} bytes")]
-    TooLarge,
-    /// No signed JWT of two JSON objects, or one with duplicate names.
-    #[error("it is not a signed JWT without duplicate names")]
-    Malformed,
-    /// R18: another kind of token.
-    #[error("it is another kind of token")]
-    Type,
-    /// An extension that must be understood (RFC 7515 §4.1.11).
-    #[error("it has critical extensions")]
-    Critical,
-    /// R12: an algorithm that is not allowed.
-    #[error("its algorithm is not one of the issuer's asymmetric ones")]
-    Algorithm,
-    /// R17: no key of the issuer's is for it.
-    #[error("no key of the issuer's is for it")]
-    UnknownKey,
-    /// R12: no key of the issuer's made the signature.
-    #[error("its signature is wrong")]
-    Signature,
-    /// R11: another issuer's.
-    #[error("iss is not the issuer")]
-    Issuer,
-    /// R11: for another client, or for others too.
-    #[error("aud is not this client alone")]
-    Audience,
-    /// R11: issued to another client.
-    #[error("azp is not this client")]
-    AuthorizedParty,
-    /// R13: nobody's.
-    #[error("sub is missing, empty or too long")]
-    Subject,
-    /// R13: `exp` is missing or past.
-    #[error("exp is missing or past")]
-    Expired,
-    /// R13: `iat` is missing, long past, or in the future.
-    #[error("iat is missing, too old, or in the future")]
-    IssuedAt,
-    /// R13: `nbf` is in the future.
-    #[error("nbf is in the future")]
-    NotBefore,
-    /// R14: of another login.
-    #[error("nonce is not that of this login")]
-    Nonce,
-    /// R15: goes with another access token.
-    #[error("at_hash is not that of the access token")]
-    AccessTokenHash,
-    /// R15: the user proved who they are too long ago, or never.
-    #[error("auth_time is missing or older than max_age")]
-    AuthenticationTime,
-    /// R15: in another way than asked for.
-    #[error("acr is none of those asked for")]
-    AuthenticationContext,
-}
 
 /// An ID token as it was read. None of its words is worth anything before the checks.
 pub(super) struct IdToken<'a> {
@@ -124,7 +61,7 @@ impl<'a> IdToken<'a> {
     /// Reads header and claims. `allowed` are the issuer's asymmetric algorithms.
     pub(super) fn read(token: &'a Secret, allowed: &[Algorithm]) -> Result<Self, IdTokenFault> {
         let token = token.expose();
-        if token.len() > MAXIMUM_SIZE {
+        if token.len() > LONGEST_TOKEN {
             return Err(IdTokenFault::TooLarge);
         }
         let (message, signature) = token.rsplit_once('.').ok_or(IdTokenFault::Malformed)?;
@@ -179,7 +116,7 @@ impl<'a> IdToken<'a> {
             return Err(IdTokenFault::Expired);
         }
         let issued_at = self.time("iat").ok_or(IdTokenFault::IssuedAt)?;
-        if issued_at > now + LEEWAY || now > issued_at + MAXIMUM_AGE + LEEWAY || issued_at > expires_at {
+        if issued_at > now + LEEWAY || now > issued_at + LONGEST_AGE + LEEWAY || issued_at > expires_at {
             return Err(IdTokenFault::IssuedAt);
         }
         match self.claims.get("nbf") {

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::Client;
 use super::discovery::Metadata;
-use super::error::IssuerUnavailable;
-use super::http::{CallFault, Http};
+use super::error::{CallFault, IssuerUnavailable};
+use super::http::Http;
 
 /// R17: tokens with an unknown `kid` cause no more than one fetch of the keys in this time.
 pub const KEY_RENEWAL_INTERVAL: Duration = Duration::from_secs(10);

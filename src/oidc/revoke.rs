@@ -1,11 +1,10 @@
 //! Token revocation (RFC 7009).
 
+use super::Client;
+use super::error::{IssuerUnavailable, RevokeError};
 use crate::secret::Secret;
 use crate::telemetry::chain;
 use crate::tokens::Tokens;
-
-use super::Client;
-use super::error::RevokeError;
 
 /// `token_type_hint` (RFC 7009 §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +44,7 @@ impl Client {
         let Some(endpoint) = &metadata.revocation_endpoint else { return Ok(Revocation::NotOffered) };
         let (form, authorization) =
             self.authentication.sign(&[("token", token.expose()), ("token_type_hint", kind.as_str())]);
-        let answer =
-            self.http.post(endpoint, form, authorization).await.map_err(super::IssuerUnavailable::from)?;
+        let answer = self.http.post(endpoint, form, authorization).await.map_err(IssuerUnavailable::from)?;
         if answer.is_inconclusive() {
             return Err(answer.unavailable().into());
         }

@@ -5,15 +5,14 @@ use std::time::Duration;
 use ::http::StatusCode;
 use serde_json::{Map, Value};
 
+use super::discovery::Metadata;
+use super::error::{CallFault, IdTokenFault, IssuerUnavailable, RedeemError, RefreshError, TokenFault};
+use super::id_token::{IdToken, SignatureError};
+use super::{Client, Expected};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
+use crate::telemetry::chain;
 use crate::tokens::{Identity, Tokens};
-
-use super::discovery::Metadata;
-use super::error::{IssuerUnavailable, RedeemError, RefreshError, TokenFault};
-use super::http::CallFault;
-use super::id_token::{IdToken, IdTokenFault, SignatureError};
-use super::{Client, Expected};
 
 /// R33: the life of an access token whose answer does not say, or says nonsense.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
@@ -121,13 +120,13 @@ impl Client {
             Ok(()) => {}
             Err(SignatureError::Fault(fault)) => return Err(garbage(fault)),
             Err(SignatureError::Unavailable(error)) => {
-                tracing::warn!(%error, cause = %error.fault(), "a refreshed ID token cannot be verified; the old one is kept");
+                tracing::warn!(event = "refresh.id_token_unverified", error = %chain(&error), "the old one is kept");
                 return Ok(false);
             }
         }
         token.check_access_token(&issued.access_token).map_err(garbage)?;
         if let Err(fault) = token.check_times(issued.issued_at) {
-            tracing::warn!(%fault, "a refreshed ID token is refused; the old one is kept");
+            tracing::warn!(event = "refresh.id_token_refused", error = %fault, "the old one is kept");
             return Ok(false);
         }
         Ok(true)

@@ -3,11 +3,10 @@
 use ::http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::secret::Secret;
-
 use super::discovery::Metadata;
 use super::error::{IssuerUnavailable, RedeemError, UserinfoFault};
 use super::{Client, authorization};
+use crate::secret::Secret;
 
 impl Client {
     /// R16: the claims, where they are those of `subject`.

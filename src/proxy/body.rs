@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 
 use super::activity::Activity;
 use super::headers;
@@ -23,10 +24,42 @@ const REPLAY_LIMIT: usize = 64 * 1024;
 #[error("the client's body broke off")]
 pub struct BrokenOff(#[source] hyper::Error);
 
-/// A client's body, of at most `limit` bytes.
-pub fn bounded(body: hyper::body::Incoming, limit: u64) -> Body {
+/// A client's body, of at most `limit` bytes; `received` is called once it has come whole.
+pub fn bounded(body: Incoming, limit: u64, received: impl FnOnce() + Send + Unpin + 'static) -> Body {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    filter_trailers(Limited::new(body.map_err(BrokenOff), limit))
+    filter_trailers(Limited::new(Awaited { body, received: Some(received) }.map_err(BrokenOff), limit))
+}
+
+/// A client's body that tells when it has come whole.
+struct Awaited<F> {
+    body: Incoming,
+    received: Option<F>,
+}
+
+impl<F: FnOnce() + Unpin> HttpBody for Awaited<F> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if (frame.is_none() || self.body.is_end_stream())
+            && let Some(received) = self.received.take()
+        {
+            received();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Takes out of a body's trailers what may not come in behind it.
@@ -50,6 +83,35 @@ pub fn noting(body: Body, activity: Arc<Activity>) -> Body {
         frame
     })
     .boxed_unsync()
+}
+
+/// A body that ends early once `end` is done.
+pub fn until(body: Body, end: impl Future<Output = ()> + Send + 'static) -> Body {
+    body::boxed(Until { body, end: Some(Box::pin(end)) })
+}
+
+/// A body that has an end besides its own.
+struct Until {
+    body: Body,
+    /// `None` once it is done.
+    end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl HttpBody for Until {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(end) = &mut self.end else { return Poll::Ready(None) };
+        if end.as_mut().poll(context).is_ready() {
+            self.end = None;
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
 }
 
 /// A request's head and, once it was sent, its body, for one more try.

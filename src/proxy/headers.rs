@@ -10,6 +10,7 @@ use http::header::{self, Entry};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Origin;
+use crate::fields::members;
 use crate::random::Random;
 use crate::secret::Secret;
 
@@ -95,14 +96,8 @@ pub fn prepare_request(
     token: Option<&Secret>,
     random: Random,
 ) -> Result<(), header::InvalidHeaderValue> {
-    let takes_trailers = members(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     remove_hop_by_hop(headers);
     announce_trailers(headers);
-    if takes_trailers {
-        // Of this hop, and so named in `Connection` (RFC 9110 §10.1.4).
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
-    }
     let chain = if facts.peer_is_trusted { Chain::of(headers) } else { Chain::default() };
     let strangers: Vec<HeaderName> = headers.keys().filter(|name| claims_identity(name)).cloned().collect();
     for name in strangers {
@@ -190,12 +185,6 @@ fn announce_trailers(headers: &mut HeaderMap) {
 
 fn may_trail(name: &HeaderName) -> bool {
     !(HOP_BY_HOP.contains(name) || *name == header::TRAILER || claims_identity(name) || frames(name))
-}
-
-/// The members of a field that holds a list (RFC 9110 §5.6.1).
-fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let fields = headers.get_all(name).iter();
-    fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -315,12 +304,9 @@ pub fn keep_from_shared_caches(headers: &mut HeaderMap) {
     // Fields by which surrogates and content networks are told otherwise.
     headers.remove("surrogate-control");
     headers.remove("cdn-cache-control");
-    let directives: Vec<String> = headers
-        .get_all(header::CACHE_CONTROL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|directive| directive.trim().to_ascii_lowercase())
+    let directives: Vec<String> = members(headers, &header::CACHE_CONTROL)
+        .filter_map(|directive| std::str::from_utf8(directive).ok())
+        .map(str::to_ascii_lowercase)
         .filter(|directive| !directive.is_empty())
         .filter(|directive| directive != "public" && !directive.starts_with("s-maxage"))
         .filter(|directive| directive != "private" && !directive.starts_with("private="))

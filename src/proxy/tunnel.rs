@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::activity::Activity;
+use crate::fields::lists;
+use crate::telemetry::chain;
 
 /// Both ends of a tunnel, not yet open.
 #[derive(Debug)]
@@ -23,8 +25,8 @@ pub struct Tunnel {
 pub fn is_handshake<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET
         && request.version() == Version::HTTP_11
-        && names(request.headers(), &header::UPGRADE, b"websocket")
-        && names(request.headers(), &header::CONNECTION, b"upgrade")
+        && lists(request.headers(), &header::UPGRADE, "websocket")
+        && lists(request.headers(), &header::CONNECTION, "upgrade")
 }
 
 /// Puts the fields in again that hop-by-hop rules take out of a handshake.
@@ -40,7 +42,7 @@ impl Tunnel {
         // A client that does not read even the answer to its handshake is not waited for without end.
         let (client, upstream) = match tokio::time::timeout(idle_timeout, opened).await {
             Ok(Ok(ends)) => ends,
-            Ok(Err(error)) => return tracing::debug!(error = &error as &dyn std::error::Error, "no tunnel"),
+            Ok(Err(error)) => return tracing::debug!(event = "tunnel.not_opened", error = %chain(&error)),
             Err(_) => return,
         };
         let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
@@ -54,18 +56,9 @@ impl Tunnel {
             () = activity.ceases(idle_timeout) => Ok(()),
         };
         if let Err(error) = ends {
-            tracing::debug!(error = &error as &dyn std::error::Error, "tunnel broke off");
+            tracing::debug!(event = "tunnel.broken", error = %chain(&error));
         }
     }
-}
-
-/// Whether one of a field's comma-separated values is this one.
-fn names(headers: &HeaderMap, field: &HeaderName, wanted: &[u8]) -> bool {
-    headers
-        .get_all(field)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|value| value.trim_ascii().eq_ignore_ascii_case(wanted))
 }
 
 async fn copy(

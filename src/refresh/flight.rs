@@ -7,9 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Outcome, PATIENCE, Shared};
-use crate::clock::Timestamp;
-use crate::oidc::RefreshError;
+use super::{Outcome, Shared};
+use crate::oidc::{IssuerUnavailable, RefreshError};
 use crate::session::cookie::Ticket;
 use crate::session::store::{LeaseOwner, RecordKey, Unavailable, Version};
 use crate::session::{Session, TokensReplaced};
@@ -31,6 +30,11 @@ const LONGEST_POLL: Duration = Duration::from_secs(1);
 /// How long somebody else's flight is watched before this one gives up. The lease's owner may take
 /// longer; whoever comes next looks again.
 const WATCH: Duration = Duration::from_secs(40);
+
+/// For how long what was surely not sent is tried again, and after what pause. Half of what a request
+/// waits, so that it may still see the flight land.
+const RETRY_FOR: Duration = Duration::from_secs(5);
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// A refresh token that may have been used up already is sent again only this shortly before the access
 /// token dies, when there is nothing left to lose.
@@ -122,14 +126,13 @@ impl Flight {
                     self.note_answer();
                     return self.write(session, tokens).await;
                 }
-                Err(RefreshError::NotSent(_)) if started.elapsed() < PATIENCE / 2 => {
-                    let pause = Duration::from_millis(250).mul_f64(0.5 + self.shared.random.fraction());
-                    tokio::time::sleep(pause).await;
+                Err(RefreshError::NotSent(_)) if started.elapsed() < RETRY_FOR => {
+                    tokio::time::sleep(RETRY_PAUSE.mul_f64(0.5 + self.shared.random.fraction())).await;
                 }
                 Err(error) => break error,
             }
         };
-        match error {
+        match &error {
             RefreshError::InvalidGrant => {
                 self.note_answer();
                 self.end(session.version, "invalid_grant").await
@@ -137,12 +140,18 @@ impl Flight {
             RefreshError::WrongIdentity(issued) => {
                 self.note_answer();
                 let outcome = self.end(session.version, "wrong_identity").await;
-                self.shared.client.revoke_all(&issued).await;
+                self.shared.client.revoke_all(issued).await;
                 outcome
             }
-            error => {
-                self.note_failure(&error, session.tokens.expires_at);
-                Outcome::IssuerUnavailable
+            RefreshError::Refused { .. } => {
+                tracing::error!(event = "refresh.refused", error = %chain(&error), "sessions are kept");
+                self.shared.state().breaker.note_answer();
+                self.back_off(Duration::ZERO)
+            }
+            RefreshError::NotSent(unavailable) => self.note_outage(&error, unavailable, Duration::ZERO),
+            RefreshError::Ambiguous(unavailable) => {
+                let left = session.tokens.expires_at.since(self.shared.clock.now());
+                self.note_outage(&error, unavailable, left.saturating_sub(NEAR_EXPIRY))
             }
         }
     }
@@ -154,32 +163,24 @@ impl Flight {
         state.breaker.note_answer();
     }
 
-    /// Backs off for as long as the failure asks for.
-    fn note_failure(&self, error: &RefreshError, token_expires_at: Timestamp) {
-        let now = self.shared.clock.now();
-        let jitter = self.shared.random.fraction();
-        let mut state = self.shared.state();
-        let at_least = match error {
-            RefreshError::NotSent(unavailable) => {
-                state.breaker.note_fault(unavailable.fault());
-                asked_for(unavailable.retry_after())
-            }
-            RefreshError::Ambiguous(unavailable) => {
-                state.breaker.note_fault(unavailable.fault());
-                asked_for(unavailable.retry_after()).max(until_near(token_expires_at, now))
-            }
-            RefreshError::Refused { .. } | RefreshError::InvalidGrant | RefreshError::WrongIdentity(_) => {
-                state.breaker.note_answer();
-                Duration::ZERO
-            }
-        };
-        state.backoff.note_failure(&self.key, now, at_least, jitter);
-        drop(state);
-        if let RefreshError::Refused { .. } = error {
-            tracing::error!(event = "refresh.refused", error = %chain(error), "sessions are kept");
-        } else {
-            tracing::warn!(event = "refresh.issuer_unavailable", error = %chain(error));
-        }
+    /// The issuer brought no tokens, for now. It is left alone for as long as it asks for, and `at_least`
+    /// this long.
+    fn note_outage(
+        &self,
+        error: &RefreshError,
+        unavailable: &IssuerUnavailable,
+        at_least: Duration,
+    ) -> Outcome {
+        tracing::warn!(event = "refresh.issuer_unavailable", error = %chain(error));
+        self.shared.state().breaker.note_fault(unavailable.fault());
+        let asked_for = unavailable.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
+        self.back_off(at_least.max(asked_for))
+    }
+
+    fn back_off(&self, at_least: Duration) -> Outcome {
+        let (now, jitter) = (self.shared.clock.now(), self.shared.random.fraction());
+        self.shared.state().backoff.note_failure(&self.key, now, at_least, jitter);
+        Outcome::IssuerUnavailable
     }
 
     /// Writes what was issued. While the store is away, this process serves the new tokens and keeps
@@ -283,15 +284,6 @@ impl Drop for Flight {
     fn drop(&mut self) {
         self.shared.state().flights.remove(&self.key);
     }
-}
-
-/// What an issuer asked for by its `Retry-After`.
-fn asked_for(retry_after: Option<Duration>) -> Duration {
-    retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)
-}
-
-fn until_near(token_expires_at: Timestamp, now: Timestamp) -> Duration {
-    token_expires_at.since(now).saturating_sub(NEAR_EXPIRY)
 }
 
 fn store_unavailable(unavailable: &Unavailable) -> Outcome {

@@ -14,15 +14,19 @@ use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::Readiness;
+use super::{ACCEPT_PAUSE, Readiness};
 use crate::body::Body;
 use crate::error::{Code, Refusal};
 use crate::gateway::Gateway;
 use crate::oidc::Availability;
 use crate::respond::{self, Audience};
+use crate::telemetry::chain;
 
 /// Probes are few.
 const MOST_CONNECTIONS: usize = 64;
+
+/// How long a connection may be silent, and the head of a request take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until it is aborted.
 pub(super) async fn run(listener: TcpListener, gateway: Arc<Gateway>, readiness: Arc<Readiness>) {
@@ -33,7 +37,7 @@ pub(super) async fn run(listener: TcpListener, gateway: Arc<Gateway>, readiness:
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(event = "admin.accept_failed", error = %error);
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -42,10 +46,10 @@ pub(super) async fn run(listener: TcpListener, gateway: Arc<Gateway>, readiness:
             let service = service_fn(|request| answer(request, &gateway, &readiness));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
+                .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
-                tracing::debug!(event = "admin.connection_ended", error = &error as &dyn std::error::Error);
+                tracing::debug!(event = "admin.connection_ended", error = %chain(&error));
             }
             drop(place);
         });
@@ -58,8 +62,7 @@ async fn answer(
     readiness: &Readiness,
 ) -> Result<Response<Body>, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let refusal = Refusal::new(Code::MethodNotAllowed, "This listener is read only.")
-            .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let refusal = Refusal::method_not_allowed("GET, HEAD");
         return Ok(respond::refusal(&refusal, Audience::Script));
     }
     Ok(match request.uri().path() {
@@ -77,6 +80,7 @@ async fn answer(
 /// Ready is who can serve live sessions. An issuer that is away keeps new users out, but takes nobody's
 /// session, and so is told of and no more.
 async fn ready(gateway: &Gateway, readiness: &Readiness) -> Response<Body> {
+    gateway.look_for_issuers();
     let store_answers = gateway.store_answers().await;
     let draining = readiness.draining.load(Ordering::Relaxed);
     let issuers: Map<String, Value> = gateway
@@ -103,6 +107,7 @@ async fn ready(gateway: &Gateway, readiness: &Readiness) -> Response<Body> {
     }));
     if !is_ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     }
     response
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::body::{Body, BodyError};
-use crate::gateway::BecomesTunnel;
 
 /// How long a client that sends nothing may leave a connection half closed.
 const LINGERS_IN_SILENCE: Duration = Duration::from_millis(500);
@@ -24,42 +23,53 @@ const LINGERS_IN_SILENCE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Timing {
     phase: AtomicU8,
+    /// The answer is there for which the client has waited without being idle.
+    has_waited: AtomicBool,
     header_timeout: Duration,
     idle_timeout: Duration,
 }
 
 /// A request's head is awaited: the first from the start on, each later one from its first byte on.
 const HEAD: u8 = 0;
-/// A request is being answered.
+/// A request is being read or answered.
 const REQUEST: u8 = 1;
 /// An answer was sent, and nothing has come since.
 const BETWEEN: u8 = 2;
 /// The connection carries another protocol, whose time is kept elsewhere.
 const TUNNEL: u8 = 3;
 
+/// A request was read whole, and the client waits for the answer: whose time that is, is another's to say.
+const WAITING: u8 = 4;
+
 /// Marks that a request is being answered, until it is dropped.
 pub(super) struct RequestUnderWay(Arc<Timing>);
 
 impl Timing {
     pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
-        Self { phase: AtomicU8::new(HEAD), header_timeout, idle_timeout }
+        let has_waited = AtomicBool::new(false);
+        Self { phase: AtomicU8::new(HEAD), has_waited, header_timeout, idle_timeout }
     }
 
     pub(super) fn begin_request(self: &Arc<Self>) -> RequestUnderWay {
         self.phase.store(REQUEST, Ordering::Relaxed);
         RequestUnderWay(Arc::clone(self))
     }
-}
 
-impl BecomesTunnel for Timing {
-    fn becomes_tunnel(&self) {
+    /// The request has come to its end.
+    pub(super) fn request_received(&self) {
+        let _ = self.phase.compare_exchange(REQUEST, WAITING, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(super) fn becomes_tunnel(&self) {
         self.phase.store(TUNNEL, Ordering::Relaxed);
     }
 }
 
 impl RequestUnderWay {
-    /// Keeps the mark until the body was sent.
+    /// The answer is there; keeps the mark until its body was sent.
     pub(super) fn until_sent(self, body: Body) -> impl HttpBody<Data = Bytes, Error = BodyError> {
+        self.0.has_waited.store(true, Ordering::Relaxed);
+        let _ = self.0.phase.compare_exchange(WAITING, REQUEST, Ordering::Relaxed, Ordering::Relaxed);
         Sending { body, _under_way: self }
     }
 }
@@ -128,8 +138,11 @@ impl<S> TimedStream<S> {
 
     /// Fails where the time is up; otherwise sees to it that the task wakes when it will be.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.timing.has_waited.swap(false, Ordering::Relaxed) {
+            self.moved = Instant::now();
+        }
         let due = match self.timing.phase.load(Ordering::Relaxed) {
-            TUNNEL => return Ok(()),
+            TUNNEL | WAITING => return Ok(()),
             HEAD => self.head_due,
             _ => self.moved + self.timing.idle_timeout,
         };
@@ -152,6 +165,10 @@ impl<S> TimedStream<S> {
             Poll::Ready(Ok(done)) => {
                 if let Some(read) = moved(&done) {
                     self.note_progress(read);
+                }
+                // No time ran while the client waited; from this answer on it does again.
+                if self.timing.has_waited.load(Ordering::Relaxed) {
+                    self.check(context)?;
                 }
                 Poll::Ready(Ok(done))
             }
@@ -332,6 +349,19 @@ mod tests {
         let started = Instant::now();
         stream.shutdown().await.unwrap();
         assert!(started.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_answer_is_not_idle_and_has_its_whole_time_again_to_take_it() {
+        let (timing, mut stream, mut theirs) = connection();
+        theirs.write_all(b"G").await.unwrap();
+        stream.read_u8().await.unwrap();
+        let under_way = timing.begin_request();
+        timing.request_received();
+        let waited = tokio::time::timeout(IDLE * 10, stream.read_u8()).await;
+        assert!(waited.is_err(), "nothing has ended the wait");
+        let _sending = under_way.until_sent(crate::body::full("answer"));
+        assert!(about(75).contains(&times_out_after(&mut stream).await));
     }
 
     #[tokio::test(start_paused = true)]

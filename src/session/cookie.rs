@@ -35,16 +35,10 @@ pub struct Ticket {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SessionId([u8; SessionId::BYTES]);
 
-/// What a request carries under one cookie name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// No such cookie.
-    None,
-    /// One value, be it once or several times.
-    One(String),
-    /// Different values. Which of them is ours nobody can tell.
-    Conflicting,
-}
+/// Different values under one name: which of them is ours nobody can tell (R26).
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("two different cookies of one name")]
+pub struct Conflicting;
 
 impl Ticket {
     /// A ticket for a session that never was.
@@ -101,17 +95,21 @@ pub fn clear(session: &config::Session, secure: bool) -> HeaderValue {
     header_value(&attributes(session, secure, "").max_age(cookie::time::Duration::ZERO).build())
 }
 
-/// What the request carries under `name`. Several `Cookie` fields are one (RFC 9113 §8.2.3).
-pub fn find(headers: &HeaderMap, name: &str) -> Found {
+/// The value that the request carries under `name`, be it once or several times. Several `Cookie` fields
+/// are one (RFC 9113 §8.2.3).
+///
+/// # Errors
+/// Where there are different values.
+pub fn find(headers: &HeaderMap, name: &str) -> Result<Option<String>, Conflicting> {
     let mut values = pairs(headers).filter_map(|pair| {
         let (pair_name, value) = split_at_equals(pair)?;
         (pair_name == name.as_bytes()).then_some(value)
     });
-    let Some(first) = values.next() else { return Found::None };
+    let Some(first) = values.next() else { return Ok(None) };
     if values.any(|value| value != first) {
-        return Found::Conflicting;
+        return Err(Conflicting);
     }
-    Found::One(String::from_utf8_lossy(first).into_owned())
+    Ok(Some(String::from_utf8_lossy(first).into_owned()))
 }
 
 /// The names of the request's cookies that begin with `prefix`.
@@ -216,8 +214,8 @@ mod tests {
         headers
     }
 
-    fn one(value: &str) -> Found {
-        Found::One(value.to_owned())
+    fn one(value: &str) -> Result<Option<String>, Conflicting> {
+        Ok(Some(value.to_owned()))
     }
 
     #[test]
@@ -266,7 +264,7 @@ mod tests {
 
     #[test]
     fn r26_several_cookie_fields_are_one_header() {
-        assert_eq!(find(&HeaderMap::new(), NAME), Found::None);
+        assert_eq!(find(&HeaderMap::new(), NAME), Ok(None));
         assert_eq!(find(&headers(&[b"a=1", b"__Host-cloakroom=x", b"b=2"]), NAME), one("x"));
         assert_eq!(find(&headers(&[b"a=1;\t__Host-cloakroom=x \t; b=2"]), NAME), one("x"));
         assert_eq!(find(&headers(&[b";;__Host-cloakroom=x;"]), NAME), one("x"));
@@ -284,7 +282,7 @@ mod tests {
             &[b"__Host-cloakroom=x; __Host-cloakroom=x; __Host-cloakroom="],
             &[b"__Host-cloakroom=\xff; __Host-cloakroom=\xfe"],
         ] {
-            assert_eq!(find(&headers(fields), NAME), Found::Conflicting);
+            assert_eq!(find(&headers(fields), NAME), Err(Conflicting));
         }
     }
 
@@ -304,7 +302,7 @@ mod tests {
             "\"__Host-cloakroom\"=x",
             "a=\"; b=\"__Host-cloakroom=x\"",
         ] {
-            assert_eq!(find(&headers(&[field.as_bytes()]), NAME), Found::None, "{field:?}");
+            assert_eq!(find(&headers(&[field.as_bytes()]), NAME), Ok(None), "{field:?}");
         }
     }
 
@@ -348,7 +346,7 @@ mod tests {
             let before = headers(&fields.iter().map(Vec::as_slice).collect::<Vec<_>>());
             let mut after = before.clone();
             remove(&mut after, |name| name == "N");
-            assert_eq!(find(&after, "N"), Found::None, "{fields:?}");
+            assert_eq!(find(&after, "N"), Ok(None), "{fields:?}");
             let others = |headers: &HeaderMap| -> Vec<Vec<u8>> {
                 let is_other = |pair: &&[u8]| !(*pair == b"N" || pair.starts_with(b"N="));
                 pairs(headers).filter(is_other).map(<[u8]>::to_vec).collect()

@@ -57,7 +57,7 @@ pub struct LeaseOwner(pub String);
 pub struct Unavailable(pub String);
 
 /// A store of sealed records. To each of its methods a record past its `expires_at` is absent; what moment it
-/// is, the gateway's clock says.
+/// is, the gateway's clock says. A damaged record is absent as well, and an error in the log.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync {
     /// The record of this key.
@@ -81,7 +81,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     async fn touch(&self, key: &RecordKey, seen: Timestamp, expires_at: Timestamp)
     -> Result<(), Unavailable>;
 
-    /// Takes the record out, whatever its version. One that has expired counts as long as it lies there,
+    /// Takes the record out, whatever its version, and throws a damaged one away. One that has expired counts as long as it lies there,
     /// for at least [`COLLECTION_MARGIN`]: its tokens are still to be revoked.
     async fn take(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable>;
 

@@ -8,15 +8,13 @@ use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
-use crate::support::wire::{Wire, ask, head, until};
+use crate::support::wait::until;
+use crate::support::wire::{Wire, ask, head};
 
 #[tokio::test]
 async fn alive_and_ready_are_said_here_and_nowhere_else() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start().await);
-    let gateway = Setup::new(&issuer.url())
-        .route(&format!("path: /api, upstream: \"{}\", auth: none", upstream.url()))
-        .start()
-        .await;
+    let gateway = Setup::new(&issuer.url()).for_anybody("/api", &upstream.url()).start().await;
     assert_eq!(admin(gateway.admin, "/livez").await.0, 200);
     let (status, ready) = admin(gateway.admin, "/readyz").await;
     assert_eq!((status, ready["status"].as_str()), (StatusCode::OK, Some("ready")));
@@ -35,7 +33,7 @@ async fn alive_and_ready_are_said_here_and_nowhere_else() {
 #[tokio::test]
 async fn without_its_store_it_is_alive_but_not_ready() {
     let (issuer, mut redis) = (Issuer::start().await, Redis::start().await);
-    let setup = Setup::new(&issuer.url()).route("path: /, upstream: \"http://127.0.0.1:9\"");
+    let setup = Setup::new(&issuer.url()).for_users("/", "http://127.0.0.1:9");
     let gateway = setup.redis(&redis.url()).start().await;
     assert_eq!(admin(gateway.admin, "/readyz").await.0, 200);
     redis.stop();
@@ -51,7 +49,7 @@ async fn an_issuer_that_is_away_is_told_of_and_no_more() {
     let mut issuer = Issuer::start().await;
     let url = issuer.url();
     issuer.stop().await;
-    let gateway = Setup::new(&url).route("path: /, upstream: \"http://127.0.0.1:9\"").start().await;
+    let gateway = Setup::new(&url).for_users("/", "http://127.0.0.1:9").start().await;
     until(async || {
         let (status, ready) = admin(gateway.admin, "/readyz").await;
         assert_eq!(status, 200, "{ready}");
@@ -63,8 +61,7 @@ async fn an_issuer_that_is_away_is_told_of_and_no_more() {
 #[tokio::test]
 async fn who_drains_is_not_ready_and_says_so_before_it_stops_listening() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::raw(|_| std::future::pending()).await);
-    let mut setup =
-        Setup::new(&issuer.url()).route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()));
+    let mut setup = Setup::new(&issuer.url()).for_anybody("/", &upstream.url());
     setup.server = "shutdown_grace: 6s".to_owned();
     let mut gateway = setup.start().await;
     assert_eq!(admin(gateway.admin, "/readyz").await.0, 200, "somebody looks");

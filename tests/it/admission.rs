@@ -3,12 +3,13 @@
 use http::Method;
 use http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
 
+use crate::support::gateway::SESSION_COOKIE;
 use crate::support::shop::Shop;
 
 const FORGED: (&str, &str) = ("cookie", "__Host-cloakroom=forged");
 
 fn clears(answer: &crate::support::browser::Answer) -> bool {
-    answer.clears("__Host-cloakroom") && answer.headers[CACHE_CONTROL] == "no-store"
+    answer.clears(SESSION_COOKIE) && answer.headers[CACHE_CONTROL] == "no-store"
 }
 
 #[tokio::test]
@@ -59,11 +60,10 @@ async fn r32_files_are_shown_to_those_with_the_required_scope_alone() {
     std::fs::write(folder.path().join("report.txt"), "figures").unwrap();
     let shop = Shop::open_with(|_, setup| {
         for (path, scope) in [("/mine", "profile"), ("/theirs", "admin")] {
-            let route = format!(
-                "- {{path: {path}, files: \"{}\", auth: required, required_scopes: [{scope}]}}\n",
+            setup.add_route(&format!(
+                "path: {path}, files: \"{}\", auth: required, required_scopes: [{scope}]",
                 folder.path().display()
-            );
-            setup.routes.push_str(&route);
+            ));
         }
     })
     .await;
@@ -100,5 +100,5 @@ async fn r34_a_cookie_of_another_app_on_this_host_does_not_go_upstream() {
     let cookies = "other-app=sealed; other-app-login-abc=sealed; theme=dark";
     let answer = shop.bare(Method::GET, "/page", &[("cookie", cookies)]).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(shop.upstream.arrived().pop().unwrap().headers["cookie"], "theme=dark");
+    assert_eq!(shop.upstream.last().headers["cookie"], "theme=dark");
 }

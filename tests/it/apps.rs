@@ -13,9 +13,10 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::support::browser::Answer;
-use crate::support::gateway::{ORIGIN, Setup, environment};
+use crate::support::clock::clock;
+use crate::support::gateway::{ORIGIN, SESSION_COOKIE, Setup, environment};
 use crate::support::issuer::{CLIENT_ID, Endpoint, Issuer};
-use crate::support::shop::{Shop, bare, clock, location, log_in_bare};
+use crate::support::shop::{Shop, bare, location, log_in_bare};
 use crate::support::upstream::Upstream;
 
 const DESK: &str = "https://desk.test";
@@ -65,7 +66,7 @@ async fn parties(clock: &Arc<ManualClock>, user: &str) -> (Issuer, Upstream) {
 
 fn session(answer: &Answer) -> String {
     let cookies = answer.set_cookies();
-    let cookie = cookies.iter().find(|cookie| cookie.name() == "__Host-cloakroom").unwrap();
+    let cookie = cookies.iter().find(|cookie| cookie.name() == SESSION_COOKIE).unwrap();
     format!("__Host-cloakroom={}", cookie.value())
 }
 
@@ -96,7 +97,7 @@ async fn r22_a_session_of_one_app_is_worth_nothing_at_another() {
     let two = Two::start().await;
     let shop = session(&log_in_bare(two.address, ORIGIN, "/bff", &two.shop.0).await);
     let answer = two.fetch(DESK, "/api/orders", &shop).await;
-    assert_eq!((answer.problem().as_str(), answer.clears("__Host-cloakroom")), ("unauthenticated", true));
+    assert_eq!((answer.problem().as_str(), answer.clears(SESSION_COOKIE)), ("unauthenticated", true));
     assert_eq!(two.fetch(DESK, "/auth/session", &shop).await.json(), json!({"authenticated": false}));
     let fields = [("x-csrf", "1"), ("accept", "application/json"), ("cookie", shop.as_str())];
     let answer = bare(two.address, DESK, Method::POST, "/auth/logout", &fields).await;
@@ -167,7 +168,7 @@ async fn every_answer_names_its_request_and_the_upstream_is_told_the_same() {
         let id = answer.headers["x-request-id"].to_str().unwrap().to_owned();
         assert!(id.len() >= 16 && seen.insert(id.clone()), "{path}: {id}");
         if ["/api/orders", "/shop"].contains(&path) {
-            assert_eq!(shop.upstream.arrived().pop().unwrap().headers["x-request-id"], id);
+            assert_eq!(shop.upstream.last().headers["x-request-id"], id);
         }
     }
     let answer = bare(shop.gateway.address, "https://other.test", Method::GET, "/", &[]).await;

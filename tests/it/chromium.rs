@@ -77,7 +77,7 @@ impl App {
 
     async fn start(origin: String, adapt: impl FnOnce(&mut Setup)) -> Self {
         let issuer = RealIssuer::start(&json!({
-            "access_token_ttl": 10,
+            "access_token_ttl": 5,
             "clients": [{
                 "client_id": CLIENT_ID,
                 "client_secret": CLIENT_SECRET,
@@ -88,7 +88,7 @@ impl App {
         .await;
         let upstream = Upstream::start().await;
         let mut setup = Setup::new(issuer.url())
-            .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
+            .for_users("/api", &upstream.url())
             .route(&format!("path: /private, upstream: \"{}\", auth: required, csrf: off", upstream.url()))
             .route(&format!("path: /, files: \"{SPA}\""));
         setup.oidc.push_str("\nauthorization_parameters: {prompt: consent}");

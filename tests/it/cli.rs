@@ -1,38 +1,24 @@
 //! The program: its commands, its exit codes, and what its log never holds (R62).
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::net::TcpListener;
+use std::process::Output;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::support::browser::Browser;
-use crate::support::gateway::{SESSION_KEY, Setup};
-use crate::support::issuer::{CLIENT_SECRET, Issuer};
+use crate::support::gateway::{NO_ISSUER, SESSION_COOKIE, Setup, program};
+use crate::support::issuer::Issuer;
+use crate::support::secrets::that_passed;
 use crate::support::upstream::{Upstream, full};
-use crate::support::wire::{PATIENCE, ask, head};
-
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
-    command
-        .args(arguments)
-        .env("SESSION_KEY", SESSION_KEY)
-        .env("CLIENT_SECRET", CLIENT_SECRET)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
+use crate::support::wait::in_time;
+use crate::support::wire::{ask, head};
 
 async fn run(arguments: &[&str]) -> Output {
-    timeout(PATIENCE, program(arguments).output()).await.expect("it ends").unwrap()
+    in_time(program(arguments).output()).await.unwrap()
 }
 
 fn said(output: &Output) -> (Option<i32>, String, String) {
@@ -47,65 +33,6 @@ fn file(text: &str) -> (tempfile::TempDir, String) {
     std::fs::write(&path, text).unwrap();
     let path = path.to_str().unwrap().to_owned();
     (folder, path)
-}
-
-/// The running program, and every line it has logged.
-struct Running {
-    child: Child,
-    address: SocketAddr,
-    admin: SocketAddr,
-    lines: Arc<Mutex<Vec<String>>>,
-    ended: oneshot::Receiver<()>,
-    _folder: tempfile::TempDir,
-}
-
-impl Running {
-    async fn start(yaml: &str) -> Self {
-        let (folder, path) = file(yaml);
-        let mut child =
-            program(&["serve", "-c", &path]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut reader = BufReader::new(child.stderr.take().unwrap()).lines();
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let (address, admin) = loop {
-            let line = timeout(PATIENCE, reader.next_line())
-                .await
-                .unwrap()
-                .unwrap()
-                .expect("it says where it listens");
-            lines.lock().unwrap().push(line.clone());
-            let addresses: Vec<SocketAddr> = line
-                .split(|letter: char| !(letter.is_ascii_digit() || matches!(letter, '.' | ':')))
-                .filter_map(|word| word.trim_matches(':').parse().ok())
-                .collect();
-            if let ([address, admin], true) = (addresses.as_slice(), line.contains("server.listening")) {
-                break (*address, *admin);
-            }
-        };
-        let (done, ended) = oneshot::channel();
-        let noted = Arc::clone(&lines);
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = reader.next_line().await {
-                noted.lock().unwrap().push(line);
-            }
-            let _ = done.send(());
-        });
-        Self { child, address, admin, lines, ended, _folder: folder }
-    }
-
-    /// Stops it, and gives back all it said.
-    async fn stop(mut self) -> (Option<i32>, Vec<String>) {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it exits").unwrap();
-        self.ended.await.unwrap();
-        let mut lines = std::mem::take(&mut *self.lines.lock().unwrap());
-        let mut output = String::new();
-        tokio::io::AsyncReadExt::read_to_string(&mut self.child.stdout.take().unwrap(), &mut output)
-            .await
-            .unwrap();
-        lines.extend(output.lines().map(str::to_owned));
-        (status.code(), lines)
-    }
 }
 
 #[tokio::test]
@@ -158,13 +85,13 @@ async fn schema_is_a_json_schema_of_the_file() {
 
 #[tokio::test]
 async fn check_of_a_good_file_is_0_and_its_warnings_go_to_standard_error() {
-    let setup = Setup::new("https://id.test").route("path: /, upstream: \"http://127.0.0.1:9\", auth: none");
+    let setup = Setup::new("https://id.test").for_anybody("/", "http://127.0.0.1:9");
     let (_folder, path) = file(&setup.yaml());
     let (code, output, faults) = said(&run(&["check", "-c", &path]).await);
     assert_eq!((code, faults.as_str()), (Some(0), ""), "{output}");
     assert!(output.contains(&path), "{output}");
 
-    let setup = setup.route("path: /far, upstream: \"http://orders.test:9000\"");
+    let setup = setup.for_users("/far", "http://orders.test:9000");
     let (_folder, path) = file(&setup.yaml());
     let (code, output, faults) = said(&run(&["check", "-c", &path]).await);
     assert_eq!(code, Some(0), "{faults}");
@@ -175,12 +102,13 @@ async fn check_of_a_good_file_is_0_and_its_warnings_go_to_standard_error() {
 #[tokio::test]
 async fn check_can_try_what_the_file_points_to() {
     let (mut issuer, upstream) = (Issuer::start().await, Upstream::start().await);
-    let setup = Setup::new(&issuer.url()).route(&format!("path: /, upstream: \"{}\"", upstream.url()));
+    let setup =
+        Setup::new(&issuer.url()).for_users("/", &upstream.url()).for_users("/again", &upstream.url());
     let (_folder, path) = file(&setup.yaml());
     let (code, output, faults) = said(&run(&["check", "-c", &path, "--connect"]).await);
     assert_eq!((code, faults.as_str()), (Some(0), ""));
     for what in [issuer.url(), upstream.url(), "store".to_owned()] {
-        assert!(output.contains(&what), "{what}: {output}");
+        assert_eq!(output.matches(&what).count(), 1, "{what}: {output}");
     }
     assert!(upstream.arrived().is_empty());
 
@@ -256,7 +184,7 @@ async fn r62_no_secret_is_ever_printed_whatever_is_wrong() {
 async fn an_address_that_is_taken_is_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let setup = Setup::new("https://id.test").route("path: /, upstream: \"http://127.0.0.1:9\", auth: none");
+    let setup = Setup::new("https://id.test").for_anybody("/", "http://127.0.0.1:9");
     for (ours, what) in [("listen: 127.0.0.1:0", "server"), ("listen: \"127.0.0.1:0\"", "admin")] {
         let (_folder, path) = file(&setup.yaml().replacen(ours, &format!("listen: \"{address}\""), 1));
         let (code, _, faults) = said(&run(&["serve", "-c", &path]).await);
@@ -267,18 +195,18 @@ async fn an_address_that_is_taken_is_1() {
 
 #[tokio::test]
 async fn log_lines_are_json_unless_text_is_wanted() {
-    let yaml = Setup::new("http://127.0.0.1:9")
-        .route("path: /, upstream: \"http://127.0.0.1:9\", auth: none")
-        .yaml();
+    let mut setup = Setup::new(NO_ISSUER).for_anybody("/", "http://127.0.0.1:9");
     for (telemetry, is_json) in [
         ("", true),
         ("telemetry: {log: {format: json, level: debug}}\n", true),
         ("telemetry: {log: {format: text}}\n", false),
     ] {
-        let running = Running::start(&format!("{yaml}{telemetry}")).await;
+        telemetry.clone_into(&mut setup.telemetry);
+        let running = setup.start_process().await;
         assert_eq!(ask(running.address, head("GET //", "")).await.status, 400);
         assert_eq!(ask(running.admin, head("GET /livez", "")).await.status, 200);
-        let (code, lines) = running.stop().await;
+        running.signal("TERM");
+        let (code, lines) = running.ended().await;
         assert_eq!(code, Some(0));
         for event in ["server.listening", "request.refused", "server.draining"] {
             assert!(lines.iter().any(|line| line.contains(event)), "{event}: {lines:?}");
@@ -294,7 +222,7 @@ async fn log_lines_are_json_unless_text_is_wanted() {
 }
 
 /// All that must never be logged: canaries of a whole run, and any part of one that is long enough to know.
-fn leaked<'a>(lines: &'a [String], canaries: &[String]) -> Option<(&'a String, String)> {
+fn leaked<'a>(lines: &'a [String], canaries: &HashSet<String>) -> Option<(&'a String, String)> {
     for line in lines {
         for canary in canaries {
             let mut parts = canary.as_bytes().chunks(16).filter(|part| part.len() >= canary.len().min(16));
@@ -310,12 +238,12 @@ fn leaked<'a>(lines: &'a [String], canaries: &[String]) -> Option<(&'a String, S
 async fn r62_at_trace_level_no_token_cookie_or_code_of_a_whole_run_is_logged() {
     let (issuer, upstream) =
         (Issuer::start().await, Upstream::answering(|arrived| full(arrived.body.clone())).await);
-    let yaml = Setup::new(&issuer.url())
-        .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
-        .route("path: /dead, upstream: \"http://127.0.0.1:9\"")
-        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
-        .yaml();
-    let running = Running::start(&(yaml + "telemetry: {log: {level: trace}}\n")).await;
+    let mut setup = Setup::new(&issuer.url())
+        .for_users("/api", &upstream.url())
+        .for_users("/dead", "http://127.0.0.1:9")
+        .for_anybody("/", &upstream.url());
+    "telemetry: {log: {level: trace}}\n".clone_into(&mut setup.telemetry);
+    let running = setup.start_process().await;
     let mut browser = Browser::new(running.address);
     // A token that is dead at once is refreshed on the next request.
     issuer.behave(|behaviour| behaviour.expires_in = Some(Value::from(1)));
@@ -324,60 +252,24 @@ async fn r62_at_trace_level_no_token_cookie_or_code_of_a_whole_run_is_logged() {
     let secret = "canary-in-a-body-and-a-query-1234567890";
     let fields = [("x-csrf", "1"), ("authorization", "Bearer canary-in-authorization-1234567890")];
     while issuer.token_requests("refresh_token") == 0 {
-        let answer = browser
-            .script(
-                Method::POST,
-                &format!("/api/x?key={secret}"),
-                &fields,
-                "canary-in-a-body-and-a-query-1234567890",
-            )
-            .await;
+        let answer = browser.script(Method::POST, &format!("/api/x?key={secret}"), &fields, secret).await;
         assert_eq!(answer.status, 200);
     }
     browser.fetch("/dead").await;
     browser.fetch("/bff/session").await;
     browser.fetch(&format!("/bff/callback?code={secret}&state={secret}")).await;
     let mut thief = Browser::new(running.address);
-    thief.plant("__Host-cloakroom", &format!("{}x", &cookie[..cookie.len() - 1]));
+    thief.plant(SESSION_COOKIE, &format!("{}x", &cookie[..cookie.len() - 1]));
     thief.fetch("/api/x").await;
     let refresh_tokens = issuer.living_refresh_tokens();
     browser.script(Method::POST, "/bff/logout", &[("x-csrf", "1"), ("accept", "application/json")], "").await;
 
-    let mut canaries = vec![
-        cookie,
-        SESSION_KEY.to_owned(),
-        CLIENT_SECRET.to_owned(),
-        secret.to_owned(),
-        "canary-in-authorization-1234567890".to_owned(),
-    ];
-    canaries.extend(upstream.tokens());
+    let mut canaries = that_passed(&issuer, &upstream, &browser.visited);
+    canaries.extend([cookie, secret.to_owned(), "canary-in-authorization-1234567890".to_owned()]);
     canaries.extend(refresh_tokens);
-    canaries.extend(issuer.refresh_tokens_seen());
-    let seen = issuer.received();
-    for request in &seen {
-        let named = ["code", "code_verifier", "state", "nonce", "refresh_token", "token", "id_token_hint"];
-        canaries.extend(
-            request
-                .form
-                .iter()
-                .chain(&request.query)
-                .filter(|(name, _)| named.contains(&name.as_str()))
-                .map(|(_, value)| value.clone()),
-        );
-        if let Some(value) = request.headers.get("authorization") {
-            canaries.push(value.to_str().unwrap().trim_start_matches("Basic ").to_owned());
-        }
-    }
-    for url in &browser.visited {
-        let named = ["code", "state", "nonce", "code_challenge"];
-        canaries.extend(
-            url.query_pairs()
-                .filter(|(name, _)| named.contains(&&**name))
-                .map(|(_, value)| value.into_owned()),
-        );
-    }
     assert!(canaries.len() > 12, "{}", canaries.len());
-    let (code, lines) = running.stop().await;
+    running.signal("TERM");
+    let (code, lines) = running.ended().await;
     assert_eq!(code, Some(0));
     assert!(lines.len() > 5, "{lines:?}");
     assert_eq!(leaked(&lines, &canaries), None);

@@ -3,11 +3,9 @@
 use http::Method;
 
 use crate::support::browser::Answer;
-use crate::support::gateway::ORIGIN;
+use crate::support::gateway::{ORIGIN, SESSION_COOKIE};
 use crate::support::redis::Redis;
 use crate::support::shop::{Shop, bare, log_in_bare, with_query};
-
-const NAME: &str = "__Host-cloakroom";
 
 async fn call(shop: &Shop, path: &str, cookies: &[&str]) -> Answer {
     let mut fields = vec![("x-csrf", "1")];
@@ -16,9 +14,9 @@ async fn call(shop: &Shop, path: &str, cookies: &[&str]) -> Answer {
 }
 
 async fn opens_nothing(shop: &Shop, value: &str) {
-    let answer = call(shop, "/api/orders", &[&format!("{NAME}={value}")]).await;
+    let answer = call(shop, "/api/orders", &[&format!("{SESSION_COOKIE}={value}")]).await;
     assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (401, "unauthenticated"), "{value}");
-    assert!(answer.clears(NAME), "{value}");
+    assert!(answer.clears(SESSION_COOKIE), "{value}");
     assert_eq!(answer.json()["login_url"], "/bff/login");
 }
 
@@ -27,7 +25,7 @@ async fn r22_an_altered_cookie_opens_nothing_and_is_taken_back() {
     let shop = Shop::open().await;
     let good = shop.user().await.session_cookie().unwrap();
     let other = shop.user().await.session_cookie().unwrap();
-    assert_eq!(call(&shop, "/api/orders", &[&format!("{NAME}={good}")]).await.status, 200);
+    assert_eq!(call(&shop, "/api/orders", &[&format!("{SESSION_COOKIE}={good}")]).await.status, 200);
     let flipped = |at: usize| {
         let other = if &good[at..=at] == "A" { "B" } else { "A" };
         format!("{}{other}{}", &good[..at], &good[at + 1..])
@@ -57,7 +55,11 @@ async fn r22_an_altered_cookie_opens_nothing_and_is_taken_back() {
         opens_nothing(&shop, &value).await;
     }
     assert_eq!(shop.upstream.tokens().len(), 1, "only the good one came through");
-    assert_eq!(call(&shop, "/api/orders", &[&format!("{NAME}={good}")]).await.status, 200, "and still does");
+    assert_eq!(
+        call(&shop, "/api/orders", &[&format!("{SESSION_COOKIE}={good}")]).await.status,
+        200,
+        "and still does"
+    );
 }
 
 #[tokio::test]
@@ -85,7 +87,7 @@ async fn r22_a_login_cookie_passes_for_no_session_nor_a_session_for_a_login() {
 #[tokio::test]
 async fn r22_one_users_record_opens_for_nobody_else() {
     let redis = Redis::start().await;
-    let shop = Shop::open_with(|_, setup| setup.store = format!("redis: {{url: \"{}\"}}", redis.url())).await;
+    let shop = Shop::open_with(|_, setup| setup.store_in(&redis)).await;
     let alice = shop.user().await.session_cookie().unwrap();
     let [alices]: [String; 1] =
         redis.command::<Vec<String>>(&["KEYS", "*:session*"]).await.try_into().unwrap();
@@ -104,9 +106,9 @@ async fn r22_one_users_record_opens_for_nobody_else() {
 #[tokio::test]
 async fn r26_the_same_value_twice_is_one_and_two_values_are_none() {
     let shop = Shop::open().await;
-    let good = format!("{NAME}={}", shop.user().await.session_cookie().unwrap());
-    let other = format!("{NAME}={}", shop.user().await.session_cookie().unwrap());
-    let forged = format!("{NAME}=forged");
+    let good = format!("{SESSION_COOKIE}={}", shop.user().await.session_cookie().unwrap());
+    let other = format!("{SESSION_COOKIE}={}", shop.user().await.session_cookie().unwrap());
+    let forged = format!("{SESSION_COOKIE}=forged");
     let ours = |cookies: &[&str]| cookies.join("; ");
     for cookies in [
         vec![ours(&[&good, &good])],
@@ -125,7 +127,7 @@ async fn r26_the_same_value_twice_is_one_and_two_values_are_none() {
             vec![ours(&[&forged, &good])],
             vec![ours(&[&good, &good, &forged])],
             vec![good.clone(), other.clone()],
-            vec![good.clone(), format!("{NAME}=")],
+            vec![good.clone(), format!("{SESSION_COOKIE}=")],
         ] {
             let cookies: Vec<&str> = cookies.iter().map(String::as_str).collect();
             let answer = call(&shop, path, &cookies).await;
@@ -164,7 +166,7 @@ async fn r26_a_name_that_only_looks_like_ours_is_not_ours() {
         let planted = format!("{name}={attackers}");
         let answer = call(&shop, "/api/orders", &[&planted]).await;
         assert_eq!(answer.problem(), "unauthenticated", "{name}");
-        let answer = call(&shop, "/api/orders", &[&planted, &format!("{NAME}={good}")]).await;
+        let answer = call(&shop, "/api/orders", &[&planted, &format!("{SESSION_COOKIE}={good}")]).await;
         assert_eq!(answer.status, 200, "{name}: the planted one does not even disturb");
     }
 }

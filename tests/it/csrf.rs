@@ -66,9 +66,9 @@ const HEADER: (&str, &str) = ("x-csrf", "1");
 const ORIGIN: (&str, &str) = ("origin", "https://shop.test");
 
 fn add_routes(setup: &mut Setup) {
-    let upstream = setup.routes.split('"').nth(1).unwrap().to_owned();
+    let upstream = setup.upstream();
     for (path, keys) in ROUTES {
-        setup.routes += &format!("- {{path: {path}, upstream: \"{upstream}\", {keys}}}\n");
+        setup.add_route(&format!("path: {path}, upstream: \"{upstream}\", {keys}"));
     }
 }
 
@@ -81,7 +81,7 @@ fn outcome(shop: &Shop, answer: &Answer) -> char {
         answer.problem()
     };
     match (answer.status.as_u16(), problem.as_str()) {
-        (200, _) if shop.upstream.arrived().last().unwrap().headers.contains_key("authorization") => 'T',
+        (200, _) if shop.upstream.last().headers.contains_key("authorization") => 'T',
         (200, _) => 'a',
         (403, "csrf" | "") => 'c',
         (401, "unauthenticated" | "") => 'u',
@@ -132,10 +132,9 @@ async fn r47_r48_every_kind_of_request_gets_what_its_route_says() {
 #[tokio::test]
 async fn where_no_session_is_looked_at_there_is_nothing_to_guard() {
     let shop = Shop::open_with(|_, setup| {
-        let upstream = setup.routes.split('"').nth(1).unwrap().to_owned();
+        let upstream = setup.upstream();
         for csrf in ["header", "same_origin", "off"] {
-            setup.routes +=
-                &format!("- {{path: /{csrf}, upstream: \"{upstream}\", auth: none, csrf: {csrf}}}\n");
+            setup.add_route(&format!("path: /{csrf}, upstream: \"{upstream}\", auth: none, csrf: {csrf}"));
         }
     })
     .await;
@@ -146,7 +145,7 @@ async fn where_no_session_is_looked_at_there_is_nothing_to_guard() {
                 let fields = [fields, vec![("cookie", cookie.as_str())]].concat();
                 let answer = shop.bare(method.clone(), path, &fields).await;
                 assert_eq!(outcome(&shop, &answer), 'a', "{method} {path} {fields:?}");
-                let arrived = shop.upstream.arrived().pop().unwrap();
+                let arrived = shop.upstream.last();
                 assert!(!arrived.headers.contains_key("cookie"), "our cookie stays here");
             }
         }

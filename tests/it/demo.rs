@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::chromium;
 use crate::support::demo::Demo;
-use crate::support::until::until;
+use crate::support::wait::until;
 
 #[tokio::test]
 async fn the_demo_goes_from_login_to_logout() {
@@ -28,10 +28,8 @@ async fn the_demo_goes_from_login_to_logout() {
     assert_eq!(first["hello"], json!("Alice Liddell"));
     assert_eq!(first["headers"]["authorization"], json!("present"), "the API got a token");
     assert_eq!(first["headers"].get("cookie"), None, "and no cookie of ours");
-    until("other access token", async || {
-        call(&mut browser).await["access_token"]["number"] != first["access_token"]["number"]
-    })
-    .await;
+    until(async || call(&mut browser).await["access_token"]["number"] != first["access_token"]["number"])
+        .await;
 
     let page = browser.navigate("/bff/logout").await;
     let page = browser.fill_form(&page, &[]).await;

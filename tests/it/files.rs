@@ -6,12 +6,11 @@ use http::Method;
 use tempfile::TempDir;
 
 use crate::support::browser::Browser;
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, NO_ISSUER, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::upstream::Upstream;
 use crate::support::wire::{Reply, ask, head};
 
-const NO_ISSUER: &str = "http://127.0.0.1:9";
 const PAGE: &str = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\nSec-Fetch-Mode: navigate\r\n";
 const SCRIPT: &str = "Accept: */*\r\nSec-Fetch-Mode: cors\r\n";
 
@@ -177,12 +176,12 @@ async fn r35_nothing_outside_the_folder_and_nothing_hidden_is_ever_sent() {
 }
 
 #[tokio::test]
-async fn a_folder_can_be_for_those_who_are_signed_in() {
+async fn a_folder_can_be_for_those_who_are_logged_in() {
     let (folder, issuer, site) = (folder(), Issuer::start().await, Upstream::start().await);
     let served = folder.path().join("served").display().to_string();
     let setup = Setup::new(&issuer.url())
         .route(&format!("path: /members, files: \"{served}\", auth: required"))
-        .route(&format!("path: /, upstream: \"{}\", auth: none", site.url()));
+        .for_anybody("/", &site.url());
     let gateway = setup.start().await;
     let mut browser = Browser::new(gateway.address);
     let answer = browser.visit("/members/docs/?x=1").await;
@@ -207,7 +206,7 @@ async fn a_folder_can_be_for_those_who_are_signed_in() {
     let answer = browser.script(Method::GET, "/members/app.js", &[], "").await;
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "0123456789"));
     assert!(answer.headers["cache-control"].to_str().unwrap().contains("private"));
-    // Public files stay public for those who are signed in.
+    // Public files stay public for those who are logged in.
     let public = serving(&folder, "/").await;
     browser.switch_to(public.address);
     let answer = browser.visit("/app.js").await;

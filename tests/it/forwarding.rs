@@ -5,20 +5,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::browser::Browser;
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, NO_ISSUER, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::upstream::{Arrived, Upstream, full, status};
+use crate::support::upstream::{Upstream, full, status};
 use crate::support::wire::{Wire, ask, head};
-
-/// Nobody logs in, so nobody needs to be there.
-const NO_ISSUER: &str = "http://127.0.0.1:9";
 
 /// A gateway without sessions in front of this upstream, under every path.
 async fn open(upstream: &Upstream) -> Gateway {
-    Setup::new(NO_ISSUER)
-        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
-        .start()
-        .await
+    Setup::new(NO_ISSUER).for_anybody("/", &upstream.url()).start().await
 }
 
 /// A server whose every connection gets these bytes once a head has come; then it closes.
@@ -33,10 +27,6 @@ async fn answering_with(bytes: &'static [u8]) -> String {
         }
     });
     url
-}
-
-fn last(upstream: &Upstream) -> Arrived {
-    upstream.arrived().pop().unwrap()
 }
 
 #[tokio::test]
@@ -64,7 +54,7 @@ async fn the_longest_route_wins_on_segment_boundaries_whatever_the_order() {
             ("/API/orders", "root"),
         ] {
             assert_eq!(ask(gateway.address, head(&format!("GET {path}"), "")).await.status, 200);
-            assert_eq!(last(&upstream).target, format!("/{base}{path}"));
+            assert_eq!(upstream.last().target, format!("/{base}{path}"));
         }
         routes.reverse();
     }
@@ -93,7 +83,7 @@ async fn a_prefix_is_stripped_and_the_upstreams_own_path_put_in_front() {
         ("/a/b/c/", "/v1/b/c/"),
     ] {
         assert_eq!(ask(gateway.address, head(&format!("GET {asked}"), "")).await.status, 200);
-        assert_eq!(last(&upstream).target, seen, "{asked}");
+        assert_eq!(upstream.last().target, seen, "{asked}");
     }
 }
 
@@ -135,7 +125,7 @@ async fn every_method_passes_where_none_is_named() {
     let gateway = open(&upstream).await;
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"] {
         assert_eq!(ask(gateway.address, head(&format!("{method} /x"), "")).await.status, 200);
-        assert_eq!(last(&upstream).method, method);
+        assert_eq!(upstream.last().method, method);
     }
 }
 
@@ -197,7 +187,7 @@ async fn r38_one_host_and_that_of_an_app() {
     // RFC 9112 §3.2.2: a server takes the absolute form, and what it names is what the host is.
     let absolute = "GET https://shop.test/a?b HTTP/1.1\r\nHost: shop.test\r\n\r\n";
     assert_eq!(ask(gateway.address, absolute).await.status, 200);
-    assert_eq!(last(&upstream).target, "/a?b");
+    assert_eq!(upstream.last().target, "/a?b");
 }
 
 #[tokio::test]
@@ -210,7 +200,7 @@ async fn a_client_of_http_1_0_is_served_and_let_go() {
     assert_eq!((reply.status, reply.text().as_str()), (200, "hello"));
     assert!(reply.field("transfer-encoding").is_none());
     assert!(wire.rest().await.is_empty(), "and the connection ends");
-    assert_eq!(last(&upstream).body, "abc");
+    assert_eq!(upstream.last().body, "abc");
 }
 
 #[tokio::test]
@@ -291,7 +281,7 @@ async fn a_request_keeps_its_framing() {
         ),
     ] {
         assert_eq!(ask(gateway.address, &request).await.status, 200, "{request}");
-        let arrived = last(&upstream);
+        let arrived = upstream.last();
         let field = |name: &str| arrived.headers.get(name).map(|value| value.to_str().unwrap());
         assert_eq!((field("content-length"), field("transfer-encoding")), (length, encoding), "{request}");
         assert_eq!(arrived.body, body, "{request}");
@@ -307,7 +297,7 @@ async fn an_expectation_is_met_here_and_not_passed_on() {
     assert_eq!(wire.reply_head().await.status, 100);
     wire.send("body").await;
     assert_eq!(wire.reply().await.status, 200);
-    let arrived = last(&upstream);
+    let arrived = upstream.last();
     assert_eq!(arrived.body, "body");
     assert!(!arrived.headers.contains_key("expect"), "it was met");
 
@@ -321,8 +311,7 @@ async fn an_upstream_that_is_not_there_is_502_or_a_page_for_people() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", closed.local_addr().unwrap());
     drop(closed);
-    let gateway =
-        Setup::new(NO_ISSUER).route(&format!("path: /, upstream: \"{url}\", auth: none")).start().await;
+    let gateway = Setup::new(NO_ISSUER).for_anybody("/", &url).start().await;
     let reply = ask(gateway.address, head("GET /api", "")).await;
     assert_eq!((reply.status, reply.problem()), (502, "upstream-unavailable".to_owned()));
     let page =
@@ -349,8 +338,7 @@ async fn an_answer_that_is_no_http_is_502() {
         b"",
     ] {
         let url = answering_with(bytes).await;
-        let gateway =
-            Setup::new(NO_ISSUER).route(&format!("path: /, upstream: \"{url}\", auth: none")).start().await;
+        let gateway = Setup::new(NO_ISSUER).for_anybody("/", &url).start().await;
         let reply = ask(gateway.address, head("GET /api", "")).await;
         let shown = String::from_utf8_lossy(bytes);
         assert_eq!((reply.status, reply.problem()), (502, "upstream-unavailable".to_owned()), "{shown}");
@@ -365,7 +353,7 @@ async fn an_upstream_that_does_not_answer_in_the_routes_time_is_504() {
             "path: /fast, upstream: \"{}\", auth: none, timeouts: {{response: 100ms}}",
             upstream.url()
         ))
-        .route(&format!("path: /slow, upstream: \"{}\", auth: none", upstream.url()));
+        .for_anybody("/slow", &upstream.url());
     let gateway = setup.start().await;
     let mut slow = Wire::connect(gateway.address).await;
     slow.send(head("GET /slow", "")).await;
@@ -380,10 +368,7 @@ async fn an_upstream_that_does_not_answer_in_the_routes_time_is_504() {
 #[tokio::test]
 async fn a_script_without_a_session_gets_401_and_nothing_reaches_the_upstream() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start().await);
-    let gateway = Setup::new(&issuer.url())
-        .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
-        .start()
-        .await;
+    let gateway = Setup::new(&issuer.url()).for_users("/api", &upstream.url()).start().await;
     let mut browser = Browser::new(gateway.address);
     for method in [Method::GET, Method::POST, Method::DELETE] {
         let answer = browser.script(method, "/api/x", &[("x-csrf", "1")], "").await;

@@ -4,14 +4,13 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, NO_ISSUER, Setup};
 use crate::support::upstream::Upstream;
-use crate::support::wire::{Wire, ask, head, within};
-
-const NO_ISSUER: &str = "http://127.0.0.1:9";
+use crate::support::wait::in_time;
+use crate::support::wire::{Wire, ask, head, read_head};
 
 async fn open(upstream: &str) -> Gateway {
-    Setup::new(NO_ISSUER).route(&format!("path: /, upstream: \"{upstream}\", auth: none")).start().await
+    Setup::new(NO_ISSUER).for_anybody("/", upstream).start().await
 }
 
 #[tokio::test]
@@ -117,7 +116,7 @@ async fn r39_a_body_that_breaks_off_or_has_faulty_chunks_never_ends_well_upstrea
         let gateway = open(&format!("http://{}", listener.local_addr().unwrap())).await;
         let mut wire = Wire::connect(gateway.address).await;
         wire.send(head("POST /", fields) + body).await;
-        let (mut stream, _) = within(listener.accept()).await.unwrap();
+        let (mut stream, _) = in_time(listener.accept()).await.unwrap();
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains("abc") {
             assert!(stream.read_buf(&mut seen).await.unwrap() > 0);
@@ -186,15 +185,12 @@ async fn r39_a_connection_whose_framing_was_doubtful_is_not_used_again() {
     ] {
         let answered = async {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut seen = Vec::new();
-            while !seen.ends_with(b"\r\n\r\n") {
-                assert!(stream.read_buf(&mut seen).await.unwrap() > 0);
-            }
+            read_head(&mut stream).await;
             stream.write_all(format!("HTTP/1.1 200 OK\r\n{answer}").as_bytes()).await.unwrap();
             stream
         };
         // Each comes on a connection of its own, though the last one stays open.
-        let (reply, stream) = tokio::join!(ask(gateway.address, head("GET /", "")), within(answered));
+        let (reply, stream) = tokio::join!(ask(gateway.address, head("GET /", "")), in_time(answered));
         assert_eq!(reply.status, status, "{answer}");
         still_open.push(stream);
     }

@@ -5,12 +5,10 @@ use std::collections::HashSet;
 use http::{HeaderMap, Method};
 
 use crate::support::browser::Browser;
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, NO_ISSUER, Setup};
 use crate::support::issuer::Issuer;
-use crate::support::upstream::{Arrived, Upstream, full, status};
+use crate::support::upstream::{Upstream, full, status};
 use crate::support::wire::{ask, head};
-
-const NO_ISSUER: &str = "http://127.0.0.1:9";
 
 /// Whom a client or a proxy would like an upstream to believe.
 const CLAIMS: [(&str, &str); 30] = [
@@ -52,18 +50,14 @@ const ROUTES: [&str; 5] = ["/required", "/optional", "/none", "/tokenless", "/ow
 async fn every_route(issuer: &Issuer, upstream: &Upstream) -> Gateway {
     let url = upstream.url();
     Setup::new(&issuer.url())
-        .route(&format!("path: /required, upstream: \"{url}\""))
+        .for_users("/required", &url)
         .route(&format!("path: /optional, upstream: \"{url}\", auth: optional"))
-        .route(&format!("path: /none, upstream: \"{url}\", auth: none"))
+        .for_anybody("/none", &url)
         .route(&format!("path: /tokenless, upstream: \"{url}\", token: none"))
         .route(&format!("path: /own, upstream: \"{url}\", csrf: same_origin"))
-        .route(&format!("path: /, upstream: \"{url}\", auth: none"))
+        .for_anybody("/", &url)
         .start()
         .await
-}
-
-fn last(upstream: &Upstream) -> Arrived {
-    upstream.arrived().pop().unwrap()
 }
 
 fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
@@ -81,7 +75,7 @@ async fn r34_r36_the_token_goes_up_and_nothing_a_client_claims_on_every_kind_of_
             let fields: Vec<_> = [("x-csrf", "1"), ("x-kept", "kept")].into_iter().chain(CLAIMS).collect();
             let answer = browser.script(method, route, &fields, "").await;
             assert_eq!(answer.status, 200, "{route} {}", answer.text());
-            let headers = last(&upstream).headers;
+            let headers = upstream.last().headers;
             for (name, value) in &headers {
                 assert!(!value.to_str().unwrap().contains("forged"), "{route}: {name}: {value:?}");
             }
@@ -130,7 +124,7 @@ async fn r34_our_cookies_stay_here_and_others_pass_byte_for_byte() {
         ] {
             let reply = ask(gateway.address, head(&format!("GET {route}"), &format!("{csrf}{lines}"))).await;
             assert_eq!(reply.status, 200, "{route} {lines} {}", reply.text());
-            let headers = last(&upstream).headers;
+            let headers = upstream.last().headers;
             let cookies = all(&headers, "cookie");
             assert_eq!(cookies, expected.into_iter().collect::<Vec<_>>(), "{route} {lines}");
             for (name, value) in &headers {
@@ -158,7 +152,7 @@ async fn r37_connection_takes_out_what_it_names_and_never_the_token() {
         ("proxy-authenticate", "Basic"),
     ];
     assert_eq!(browser.script(Method::GET, "/required", &fields, "").await.status, 200);
-    let headers = last(&upstream).headers;
+    let headers = upstream.last().headers;
     for name in fields.iter().map(|(name, _)| *name).filter(|name| *name != "x-csrf") {
         assert!(!headers.contains_key(name), "{name}: {headers:?}");
     }
@@ -170,16 +164,13 @@ async fn r37_connection_takes_out_what_it_names_and_never_the_token() {
 #[tokio::test]
 async fn r37_a_name_in_connection_counts_whatever_else_stands_there() {
     let upstream = Upstream::start().await;
-    let gateway = Setup::new(NO_ISSUER)
-        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
-        .start()
-        .await;
+    let gateway = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url()).start().await;
     for connection in [&b"X-Hop"[..], b"x-hop,", b"close\r\nConnection: x-hop", b"\xff, x-hop", b"x-hop\t"] {
         let mut request = b"GET / HTTP/1.1\r\nHost: shop.test\r\nX-Hop: 1\r\nConnection: ".to_vec();
         request.extend_from_slice(connection);
         request.extend_from_slice(b"\r\n\r\n");
         assert_eq!(ask(gateway.address, request).await.status, 200);
-        assert!(!last(&upstream).headers.contains_key("x-hop"), "{:?}", String::from_utf8_lossy(connection));
+        assert!(!upstream.last().headers.contains_key("x-hop"), "{:?}", String::from_utf8_lossy(connection));
     }
 }
 
@@ -199,7 +190,7 @@ async fn r36_a_chain_is_lengthened_for_a_trusted_proxy_alone() {
         server.clone_into(&mut setup.server);
         let gateway = setup.start().await;
         assert_eq!(ask(gateway.address, head("GET /", fields)).await.status, 200);
-        let headers = last(&upstream).headers;
+        let headers = upstream.last().headers;
         let ours = "for=127.0.0.1;host=\"shop.test\";proto=https";
         if trusted {
             assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.1, 198.51.100.7, 127.0.0.1"]);
@@ -218,16 +209,13 @@ async fn r36_a_chain_is_lengthened_for_a_trusted_proxy_alone() {
 #[tokio::test]
 async fn a_trace_is_carried_on_and_every_request_has_a_name_of_its_own() {
     let upstream = Upstream::start().await;
-    let gateway = Setup::new(NO_ISSUER)
-        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
-        .start()
-        .await;
+    let gateway = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url()).start().await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let fields = format!("traceparent: 00-{trace}-b7ad6b7169203331-01\r\ntracestate: a=b\r\n");
     let mut names = HashSet::new();
     for _ in 0..3 {
         let reply = ask(gateway.address, head("GET /", &fields)).await;
-        let headers = last(&upstream).headers;
+        let headers = upstream.last().headers;
         let carried = all(&headers, "traceparent")[0];
         assert!(carried.starts_with(&format!("00-{trace}-")) && carried.ends_with("-01"), "{carried}");
         assert!(!carried.contains("b7ad6b7169203331"), "our own span stands between");
@@ -243,7 +231,7 @@ async fn a_trace_is_carried_on_and_every_request_has_a_name_of_its_own() {
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntraceparent: 00-x\r\ntracestate: a=b\r\n",
     ] {
         ask(gateway.address, head("GET /", faulty)).await;
-        let headers = last(&upstream).headers;
+        let headers = upstream.last().headers;
         let begun = all(&headers, "traceparent");
         assert_eq!((begun.len(), begun[0].len()), (1, 55), "{faulty}");
         assert!(!begun[0].contains(trace) && !headers.contains_key("tracestate"), "{faulty}");

@@ -1,19 +1,19 @@
 //! What a client may use up, from its first byte on (R65). Times are small, and nothing is said of how
 //! long anything took: it ends, or it stays.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, NO_ISSUER, Setup};
 use crate::support::upstream::{Upstream, full};
-use crate::support::wire::{Wire, ask, head, until, within};
-
-const NO_ISSUER: &str = "http://127.0.0.1:9";
+use crate::support::wait::{in_time, until};
+use crate::support::wire::{Wire, ask, head};
 
 async fn limited(upstream: &Upstream, limits: &str) -> Gateway {
-    let mut setup =
-        Setup::new(NO_ISSUER).route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()));
+    let mut setup = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url());
     limits.clone_into(&mut setup.limits);
     setup.start().await
 }
@@ -103,6 +103,43 @@ async fn a_slow_body_that_moves_is_let_through() {
         wire.send("x").await;
     }
     assert_eq!(wire.reply().await.text(), "x".repeat(24));
+}
+
+#[tokio::test]
+async fn who_waits_for_the_upstream_is_not_idle() {
+    let answers = Arc::new(tokio::sync::Semaphore::new(0));
+    let held = Arc::clone(&answers);
+    let upstream = Upstream::raw(move |request| {
+        let held = Arc::clone(&held);
+        async move {
+            let is_slow = request.uri().path() == "/slow";
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            if is_slow {
+                held.acquire().await.unwrap().forget();
+            }
+            full(body)
+        }
+    })
+    .await;
+    let gateway = limited(&upstream, "idle_timeout: 500ms").await;
+    for (line, fields, body) in [
+        ("GET /slow", "", ""),
+        ("POST /slow", "Content-Length: 3\r\n", "abc"),
+        ("POST /slow", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n"),
+    ] {
+        let mut wire = Wire::connect(gateway.address).await;
+        wire.send(head(line, fields) + body).await;
+        // Another connection's idle time passes twice meanwhile.
+        for _ in 0..2 {
+            let mut other = Wire::connect(gateway.address).await;
+            other.send(head("GET /", "")).await;
+            other.reply().await;
+            other.rest().await;
+        }
+        answers.add_permits(1);
+        let reply = wire.reply().await;
+        assert_eq!((reply.status, reply.whole), (200, true), "{line} {fields}");
+    }
 }
 
 #[tokio::test]
@@ -215,7 +252,7 @@ async fn r65_a_client_that_is_still_sending_hears_that_its_body_is_too_large() {
         }
         // As a browser does, which reads nothing before all is sent.
         let (read, mut write) = wire.stream.into_split();
-        let sent = within(async {
+        let sent = in_time(async {
             write.write_all(whole.as_bytes()).await?;
             write.write_all(&vec![b'x'; SIZE]).await
         });

@@ -9,8 +9,12 @@ use http::header::{CACHE_CONTROL, RETRY_AFTER};
 use serde_json::json;
 
 use crate::support::browser::{Answer, admin};
+use crate::support::clock::clock;
+use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{CLIENT_ID, Endpoint, Fault, Issuer};
-use crate::support::shop::{Shop, arrive, clock, eventually, in_time, location, parameter};
+use crate::support::shop::{Shop, arrive, location, parameter};
+use crate::support::upstream::Upstream;
+use crate::support::wait::{in_time, until};
 
 const LOGIN_COOKIE: &str = "__Host-cloakroom-login-";
 
@@ -93,7 +97,7 @@ async fn r5_the_user_comes_back_to_where_they_wanted_to_go() {
         let mut browser = shop.browser();
         let answer = browser.navigate(&format!("/bff/login?{query}")).await;
         assert_eq!(answer.status, 200, "{return_to}");
-        assert_eq!(shop.upstream.arrived().last().unwrap().target, target, "{return_to}");
+        assert_eq!(shop.upstream.last().target, target, "{return_to}");
     }
     let answer = shop.browser().navigate("/bff/login").await;
     assert_eq!(answer.url.path(), "/", "without a word, to the app's start");
@@ -221,7 +225,7 @@ async fn r6_r21_the_login_cookie_is_small_short_lived_and_closed_to_scripts() {
     let shop = Shop::open().await;
     let mut browser = shop.user().await;
     let mut forger = shop.browser();
-    forger.plant("__Host-cloakroom", &"x".repeat(6000));
+    forger.plant(SESSION_COOKIE, &"x".repeat(6000));
     let [cookie] = forger.visit("/bff/login").await.set_cookies().try_into().unwrap();
     assert!(cookie.to_string().len() < 1000, "a forged session is not carried along");
     let longest = format!("return_to=/{}&acr_values=gold", "a".repeat(1000));
@@ -252,7 +256,7 @@ async fn r6_at_most_five_logins_are_under_way_and_the_oldest_gives_way() {
     }
     for (number, callback) in callbacks.iter().enumerate() {
         let answer = arrive(&mut browser, callback).await;
-        let sets_session = answer.set_cookies().iter().any(|cookie| cookie.name() == "__Host-cloakroom");
+        let sets_session = answer.set_cookies().iter().any(|cookie| cookie.name() == SESSION_COOKIE);
         assert_eq!(sets_session, number >= 3, "{number}: {}", answer.text());
     }
     assert_eq!(shop.issuer.token_requests("authorization_code"), 5);
@@ -284,17 +288,17 @@ async fn r3_two_tabs_that_log_in_at_the_same_time_both_finish_and_one_session_is
         assert!(answer.text().contains(&format!("url={target}\"")), "{}", answer.text());
         assert_eq!(browser.fetch("/api/orders").await.status, 200);
     }
-    assert_eq!(browser.cookie_names(), ["__Host-cloakroom"], "no login cookie is left");
+    assert_eq!(browser.cookie_names(), [SESSION_COOKIE], "no login cookie is left");
     // R23: nobody could ever end the session whose cookie was overwritten.
     in_time(shop.issuer.until(|issuer| issuer.living_refresh_tokens().len() == 1)).await;
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_down_at_the_start_stops_logins_and_nothing_else() {
+async fn an_issuer_that_is_away_at_the_start_or_later_stops_logins_and_nothing_else() {
     let clock = clock();
     let mut issuer = Issuer::start_with(clock.clone()).await;
     issuer.stop().await;
-    let mut shop = Shop::open_at(issuer, clock, |_, _| {}).await;
+    let mut shop = Shop::open_among(clock, issuer, Upstream::start().await, |_, _| {}).await;
     let page = in_time(shop.browser().visit("/bff/login?return_to=/")).await;
     starts_nothing(&page, 503);
     assert!(page.headers.contains_key(RETRY_AFTER));
@@ -310,9 +314,31 @@ async fn an_issuer_that_is_down_at_the_start_stops_logins_and_nothing_else() {
 
     shop.issuer.restart().await;
     shop.clock.advance(Duration::from_secs(5));
-    shop.browser().log_in("/shop").await;
+    let mut user = shop.browser();
+    user.log_in("/shop").await;
     let (_, ready) = admin(shop.gateway.admin, "/readyz").await;
     assert_eq!(ready["issuers"][shop.issuer.url()], "available", "{ready}");
+
+    shop.issuer.stop().await;
+    shop.clock.advance(Duration::from_secs(5));
+    let answer = shop.bare(Method::GET, "/bff/login", &[]).await;
+    starts_nothing(&answer, 503);
+    assert_eq!(answer.problem(), "issuer-unavailable", "nobody is sent to an issuer that is away");
+    assert_eq!(user.fetch("/api/orders").await.status, 200, "live sessions are served");
+    let (status, ready) = admin(shop.gateway.admin, "/readyz").await;
+    assert_eq!((status.as_u16(), &ready["issuers"][shop.issuer.url()]), (200, &json!("unavailable")));
+}
+
+#[tokio::test]
+async fn who_watches_readyz_learns_of_an_issuer_that_goes_away_without_a_login() {
+    let mut shop = Shop::open().await;
+    let state = async |shop: &Shop| {
+        admin(shop.gateway.admin, "/readyz").await.1["issuers"][shop.issuer.url()].clone()
+    };
+    until(async || state(&shop).await == "available").await;
+    shop.issuer.stop().await;
+    shop.clock.advance(Duration::from_secs(10));
+    until(async || state(&shop).await == "unavailable").await;
 }
 
 #[tokio::test]
@@ -328,7 +354,7 @@ async fn r65_an_issuer_that_never_answers_holds_nobody_up() {
     assert!(answer.headers.contains_key(RETRY_AFTER));
 
     shop.issuer.heal(Endpoint::Discovery);
-    eventually(async || {
+    until(async || {
         shop.clock.advance(Duration::from_secs(5));
         shop.browser().visit("/bff/login").await.status == 303
     })
@@ -349,8 +375,8 @@ async fn r9_another_issuers_metadata_start_no_login() {
 #[tokio::test]
 async fn a_page_behind_a_login_is_reached_through_it() {
     let shop = Shop::open_with(|_, setup| {
-        let upstream = setup.routes.split('"').nth(1).unwrap().to_owned();
-        setup.routes += &format!("- {{path: /account, upstream: \"{upstream}\", csrf: off}}\n");
+        let upstream = setup.upstream();
+        setup.add_route(&format!("path: /account, upstream: \"{upstream}\", csrf: off"));
     })
     .await;
     for target in ["/account/orders?page=2&q=a+b%26c", "/account?q=a\\b", "/account"] {
@@ -365,7 +391,7 @@ async fn a_page_behind_a_login_is_reached_through_it() {
         assert_eq!(answer.status, 303, "{target}");
         let answer = browser.navigate(location(&answer).as_str()).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let arrived = shop.upstream.arrived().pop().unwrap();
+        let arrived = shop.upstream.last();
         assert_eq!(arrived.target, target);
         assert!(arrived.headers.contains_key("authorization"));
     }

@@ -7,11 +7,12 @@ use http::header::{LOCATION, REFERRER_POLICY, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use crate::support::browser::{Answer, Browser};
+use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{CLIENT_ID, Endpoint, Fault};
 use crate::support::redis::Redis;
-use crate::support::shop::{Shop, arrive, eventually, in_time, location, parameter};
+use crate::support::shop::{Shop, arrive, location, parameter};
+use crate::support::wait::{in_time, until};
 
-const SESSION_COOKIE: &str = "__Host-cloakroom";
 const JSON: [(&str, &str); 2] = [("x-csrf", "1"), ("accept", "application/json")];
 
 async fn log_out_by_script(browser: &mut Browser) -> Answer {
@@ -161,20 +162,13 @@ async fn r52_the_session_ends_here_whatever_becomes_of_the_revocation() {
 async fn r52_the_session_ends_here_while_the_issuer_is_down() {
     for metadata_known in [true, false] {
         let redis = Redis::start().await;
-        let store = format!("redis: {{url: \"{}\"}}", redis.url());
-        let mut shop = Shop::open_with(|_, setup| setup.store = store.clone()).await;
+        let mut shop = Shop::open_with(|_, setup| setup.store_in(&redis)).await;
         let mut browser = shop.user().await;
         let cookie = browser.session_cookie().unwrap();
         shop.issuer.stop().await;
         if !metadata_known {
             // As after a restart of the gateway.
-            let issuer = shop.issuer.url();
-            let upstream = shop.upstream.url();
-            let setup = crate::support::gateway::Setup::new(&issuer)
-                .route(&format!("path: /api, upstream: \"{upstream}\""))
-                .redis(&redis.url())
-                .clock(shop.clock.clone());
-            shop.gateway = setup.start().await;
+            shop.gateway = shop.setup.start().await;
             browser.switch_to(shop.gateway.address);
         }
         let answer = in_time(browser.submit("/bff/logout")).await;
@@ -229,7 +223,7 @@ async fn r51_without_a_refresh_token_the_access_token_is_revoked() {
 #[tokio::test]
 async fn r63_while_the_store_is_away_nobody_is_half_logged_out() {
     let redis = Redis::start().await;
-    let shop = Shop::open_with(|_, setup| setup.store = format!("redis: {{url: \"{}\"}}", redis.url())).await;
+    let shop = Shop::open_with(|_, setup| setup.store_in(&redis)).await;
     // Redis knows the script of the logout by then, and would run it when it comes to.
     shop.user().await.submit("/bff/logout").await;
     let mut browser = shop.user().await;
@@ -242,7 +236,7 @@ async fn r63_while_the_store_is_away_nobody_is_half_logged_out() {
     assert!(answer.set_cookies().is_empty(), "the cookie is kept");
     assert_eq!(shop.issuer.revoked().len(), revoked);
     redis.thaw();
-    eventually(async || browser.fetch("/bff/session").await.status == 200).await;
+    until(async || browser.fetch("/bff/session").await.status == 200).await;
     assert_eq!(browser.fetch("/bff/session").await.json()["authenticated"], true);
     let answer = log_out_by_script(&mut browser).await;
     is_over(&shop, &answer, &cookie).await;

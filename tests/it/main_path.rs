@@ -1,28 +1,18 @@
 //! The main job: log in, call an API, outlive the access token, log out.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::clock::{ManualClock, Timestamp};
 use http::Method;
 use serde_json::Value;
 
-use crate::support::browser::Browser;
-use crate::support::gateway::Setup;
-use crate::support::issuer::Issuer;
-use crate::support::upstream::Upstream;
+use crate::support::gateway::SESSION_COOKIE;
+use crate::support::shop::Shop;
 
 #[tokio::test]
 async fn from_login_to_logout_no_token_reaches_the_browser_and_none_survives() {
-    let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_800_000_000)));
-    let issuer = Issuer::start_with(clock.clone()).await;
-    let upstream = Upstream::start().await;
-    let setup = Setup::new(&issuer.url())
-        .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
-        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
-        .clock(clock.clone());
-    let gateway = setup.start().await;
-    let mut browser = Browser::new(gateway.address);
+    let shop = Shop::open().await;
+    let Shop { clock, issuer, upstream, .. } = &shop;
+    let mut browser = shop.browser();
 
     assert_eq!(browser.fetch("/bff/session").await.json(), serde_json::json!({"authenticated": false}));
     assert_eq!(browser.fetch("/api/orders").await.problem(), "unauthenticated");
@@ -33,7 +23,7 @@ async fn from_login_to_logout_no_token_reaches_the_browser_and_none_survives() {
 
     let answer = browser.fetch("/api/orders?page=2").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(upstream.arrived().last().unwrap().target, "/api/orders?page=2");
+    assert_eq!(upstream.last().target, "/api/orders?page=2");
     let first = upstream.tokens().last().unwrap().clone();
     assert!(issuer.is_alive(&first));
 
@@ -51,11 +41,11 @@ async fn from_login_to_logout_no_token_reaches_the_browser_and_none_survives() {
     let fields = [("x-csrf", "1"), ("accept", "application/json")];
     let answer = browser.script(Method::POST, "/bff/logout", &fields, "").await;
     assert!(answer.json()["redirect_to"].as_str().unwrap().starts_with(&issuer.url()), "{}", answer.text());
-    assert!(answer.clears("__Host-cloakroom"));
+    assert!(answer.clears(SESSION_COOKIE));
     assert_eq!(issuer.revoked(), [refresh_token, second], "the refresh token first");
     assert!(issuer.living_refresh_tokens().is_empty());
 
-    browser.plant("__Host-cloakroom", &cookie);
+    browser.plant(SESSION_COOKIE, &cookie);
     let answer = browser.fetch("/api/orders").await;
-    assert_eq!((answer.problem(), answer.clears("__Host-cloakroom")), ("unauthenticated".to_owned(), true));
+    assert_eq!((answer.problem(), answer.clears(SESSION_COOKIE)), ("unauthenticated".to_owned(), true));
 }

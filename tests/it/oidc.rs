@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::clock::{Clock, ManualClock, Timestamp};
+use cloakroom::clock::{Clock, ManualClock};
 use cloakroom::config::{self, ClientAuth};
 use cloakroom::oidc::{AuthorizationRequest, Client, Expected, RedeemError};
 use cloakroom::random::Random;
 use cloakroom::secret::Secret;
 use cloakroom::tokens::{Identity, Tokens};
 
+use crate::support::clock::clock;
 use crate::support::issuer::{CLIENT_ID, CLIENT_SECRET, Issuer};
 
 mod discovery;
@@ -33,7 +34,7 @@ impl Parties {
     }
 
     async fn start_with(change: impl FnOnce(&mut config::Oidc)) -> Self {
-        let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_800_000_000)));
+        let clock = clock();
         let issuer = Issuer::start_with(clock.clone()).await;
         let mut oidc = registration(&issuer.url());
         change(&mut oidc);

@@ -1,10 +1,8 @@
 //! One canonical path is matched, and the same is forwarded byte for byte (R35).
 
-use crate::support::gateway::Setup;
+use crate::support::gateway::{NO_ISSUER, Setup};
 use crate::support::upstream::Upstream;
 use crate::support::wire::{ask, head};
-
-const NO_ISSUER: &str = "http://127.0.0.1:9";
 
 /// Contract §7: these are 400 on upstream routes.
 const AMBIGUOUS: [&str; 34] = [
@@ -47,9 +45,7 @@ const AMBIGUOUS: [&str; 34] = [
 #[tokio::test]
 async fn r35_an_ambiguous_path_is_400_and_never_reaches_an_upstream() {
     let upstream = Upstream::start().await;
-    let setup = Setup::new(NO_ISSUER)
-        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
-        .route(&format!("path: /api, upstream: \"{}\", auth: none", upstream.url()));
+    let setup = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url()).for_anybody("/api", &upstream.url());
     let gateway = setup.start().await;
     for path in AMBIGUOUS {
         for line in [format!("GET {path}"), format!("POST {path}?a=b"), format!("GET http://shop.test{path}")]
@@ -64,10 +60,7 @@ async fn r35_an_ambiguous_path_is_400_and_never_reaches_an_upstream() {
 #[tokio::test]
 async fn r35_no_bytes_that_a_path_cannot_hold_reach_an_upstream() {
     let upstream = Upstream::start().await;
-    let gateway = Setup::new(NO_ISSUER)
-        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
-        .start()
-        .await;
+    let gateway = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url()).start().await;
     for path in ["/a b", "/a\tb", "/a\0b", "/a\x7fb", "api", "*", "", "/\r\nX: 1"] {
         let reply = ask(gateway.address, head(&format!("GET {path}"), "")).await;
         assert_eq!(reply.status, 400, "{path:?} {}", reply.text());
@@ -78,10 +71,7 @@ async fn r35_no_bytes_that_a_path_cannot_hold_reach_an_upstream() {
 #[tokio::test]
 async fn r35_a_path_is_forwarded_byte_for_byte_with_its_query() {
     let upstream = Upstream::start().await;
-    let gateway = Setup::new(NO_ISSUER)
-        .route(&format!("path: /api, upstream: \"{}\", auth: none", upstream.url()))
-        .start()
-        .await;
+    let gateway = Setup::new(NO_ISSUER).for_anybody("/api", &upstream.url()).start().await;
     for target in [
         "/api",
         "/api/",
@@ -100,16 +90,14 @@ async fn r35_a_path_is_forwarded_byte_for_byte_with_its_query() {
     ] {
         let reply = ask(gateway.address, head(&format!("GET {target}"), "")).await;
         assert_eq!(reply.status, 200, "{target}");
-        assert_eq!(upstream.arrived().pop().unwrap().target, target);
+        assert_eq!(upstream.last().target, target);
     }
 }
 
 #[tokio::test]
 async fn r35_an_encoded_letter_slips_past_no_rule() {
     let (open, guarded) = (Upstream::start().await, Upstream::start().await);
-    let setup = Setup::new(NO_ISSUER)
-        .route(&format!("path: /, upstream: \"{}\", auth: none", open.url()))
-        .route(&format!("path: /api, upstream: \"{}\"", guarded.url()));
+    let setup = Setup::new(NO_ISSUER).for_anybody("/", &open.url()).for_users("/api", &guarded.url());
     let gateway = setup.start().await;
     for path in
         ["/api", "/%61pi", "/a%70i/x", "/%61%70%69/", "/%41pi/../api", "//api", "/x/../api", "/;/../api"]
@@ -128,11 +116,11 @@ async fn r35_an_encoded_slash_passes_where_a_route_allows_it_and_hides_nothing()
             "path: /repos, upstream: \"{}\", auth: none, allow_encoded_slash: true",
             upstream.url()
         ))
-        .route(&format!("path: /repos/secret, upstream: \"{}\"", upstream.url()));
+        .for_users("/repos/secret", &upstream.url());
     let gateway = setup.start().await;
     for path in ["/repos/group%2fproject", "/repos/a%2Fb/tree", "/repos/http%3A%2F%2Fhost%2F"] {
         assert_eq!(ask(gateway.address, head(&format!("GET {path}"), "")).await.status, 200, "{path}");
-        assert_eq!(upstream.arrived().pop().unwrap().target, path);
+        assert_eq!(upstream.last().target, path);
     }
     let before = upstream.arrived().len();
     for path in ["/repos/a%2f..%2fb", "/repos/..%2fb", "/repos/a%2f%2e%2e", "/repos/a%5cb", "/repos/%00"] {

@@ -8,18 +8,18 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::browser::{Answer, Browser};
-use crate::support::gateway::{ORIGIN, Setup};
+use crate::support::gateway::{ORIGIN, SESSION_COOKIE, Setup};
 use crate::support::issuer::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::real_issuer::RealIssuer;
 use crate::support::redis::Redis;
-use crate::support::until::until;
 use crate::support::upstream::Upstream;
+use crate::support::wait::until;
 
 const USER: [(&str, &str); 2] = [("login", "alice"), ("password", "wonderland")];
 
 #[tokio::test]
 async fn a_session_outlives_its_tokens_and_nothing_outlives_its_logout() {
-    let issuer = issuer("client_secret_basic", json!({"access_token_ttl": 6})).await;
+    let issuer = issuer("client_secret_basic", json!({"access_token_ttl": 3})).await;
     let (redis, upstream) = (Redis::start().await, Upstream::start().await);
     let gateway = setup(&issuer, &upstream, "client_secret_basic").redis(&redis.url()).start_process().await;
     let mut browser = Browser::new(gateway.address);
@@ -30,7 +30,7 @@ async fn a_session_outlives_its_tokens_and_nothing_outlives_its_logout() {
     assert_eq!((&session["authenticated"], &session["user"]["sub"]), (&json!(true), &json!("alice")));
     let cookie = browser.session_cookie().unwrap();
 
-    until("other access token", async || {
+    until(async || {
         let answer = browser.fetch("/api/orders").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let tokens = upstream.tokens();
@@ -53,9 +53,9 @@ async fn a_session_outlives_its_tokens_and_nothing_outlives_its_logout() {
     assert_eq!(but_spent_logins.count(), 0, "what is left in the store: {keys:?}");
 
     let asked = upstream.arrived().len();
-    browser.plant("__Host-cloakroom", &cookie);
+    browser.plant(SESSION_COOKIE, &cookie);
     let answer = browser.fetch("/api/orders").await;
-    assert_eq!((answer.problem(), answer.clears("__Host-cloakroom")), ("unauthenticated".to_owned(), true));
+    assert_eq!((answer.problem(), answer.clears(SESSION_COOKIE)), ("unauthenticated".to_owned(), true));
     assert_eq!(upstream.arrived().len(), asked);
 }
 
@@ -104,7 +104,7 @@ async fn is_understood(method: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_requests_at_expiry_over_two_gateways_refresh_once() {
     // Longer than the lease lives unless it is renewed.
-    let issuer = issuer("client_secret_basic", json!({"token_delay": 3500})).await;
+    let issuer = issuer("client_secret_basic", json!({"refresh_delay": 3500})).await;
     let (redis, upstream) = (Redis::start().await, Upstream::start().await);
     let clock = clock();
     let setup = setup(&issuer, &upstream, "client_secret_basic").redis(&redis.url()).clock(clock.clone());
@@ -169,9 +169,8 @@ fn setup(issuer: &RealIssuer, upstream: &Upstream, method: &str) -> Setup {
         "none" => "none".to_owned(),
         secret => format!("{{{secret}: {{env: CLIENT_SECRET}}}}"),
     };
-    let mut setup = Setup::new(issuer.url())
-        .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
-        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()));
+    let mut setup =
+        Setup::new(issuer.url()).for_users("/api", &upstream.url()).for_anybody("/", &upstream.url());
     // OpenID Connect Core §11: offline_access is granted only with consent.
     setup.oidc = format!(
         "client_auth: {authentication}\nscopes: [openid, profile, offline_access]\n\

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::clock::{ManualClock, Timestamp};
+use cloakroom::clock::ManualClock;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::browser::{Answer, Browser};
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::clock::clock;
+use crate::support::gateway::{Gateway, SESSION_COOKIE, Setup};
 use crate::support::issuer::Issuer;
+use crate::support::shop::Shop;
 use crate::support::upstream::Upstream;
+use crate::support::wait::until;
 
 mod failures;
 mod parallel;
@@ -20,8 +23,6 @@ mod refused;
 mod steps;
 mod store_outage;
 mod troubled_store;
-
-const COOKIE: &str = "__Host-cloakroom";
 
 /// A gateway between an issuer and an upstream, all by one clock that stands still, and a browser that has
 /// logged in. An access token lives for 300 s, and is stale in the last 60 s.
@@ -36,26 +37,17 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        Self::start_with(Upstream::start().await, |_| {}, |setup| setup).await
+        Self::start_with(Upstream::start().await, |_, _| {}).await
     }
 
-    /// Prepares the issuer before the login, and the gateway before its start.
-    async fn start_with(
-        upstream: Upstream,
-        prepare: impl FnOnce(&Issuer),
-        configure: impl FnOnce(Setup) -> Setup,
-    ) -> Self {
-        let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_800_000_000)));
+    /// The same, after the issuer and the setup were changed.
+    async fn start_with(upstream: Upstream, change: impl FnOnce(&Issuer, &mut Setup)) -> Self {
+        let clock = clock();
         let issuer = Issuer::start_with(clock.clone()).await;
         // Without connections kept open, a stopped issuer is a refused connection and nothing else.
         issuer.behave(|behaviour| behaviour.keeps_connections = false);
-        prepare(&issuer);
-        let setup = Setup::new(&issuer.url())
-            .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
-            .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
-            .clock(clock.clone());
-        let setup = configure(setup);
-        let gateway = setup.start().await;
+        let shop = Shop::open_among(clock, issuer, upstream, change).await;
+        let Shop { clock, issuer, upstream, setup, gateway } = shop;
         let mut browser = Browser::new(gateway.address);
         browser.log_in("/shop").await;
         Self { clock, issuer, upstream, setup, gateway, browser }
@@ -108,16 +100,6 @@ impl World {
     }
 }
 
-/// Waits until the condition holds.
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("what was waited for comes about");
-}
-
 /// A 503 that keeps the session: when to come back, and not a word about the cookie.
 #[track_caller]
 fn assert_unavailable(answer: &Answer, code: &str) {
@@ -130,7 +112,7 @@ fn assert_unavailable(answer: &Answer, code: &str) {
 fn assert_ended(answer: &Answer, code: &str) {
     assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (401, code), "{}", answer.text());
     assert_eq!(answer.json()["login_url"], "/bff/login");
-    assert!(answer.clears(COOKIE));
+    assert!(answer.clears(SESSION_COOKIE));
 }
 
 fn retry_after(answer: &Answer) -> u64 {
@@ -182,7 +164,7 @@ async fn r27_an_expired_token_is_waited_for() {
 #[tokio::test]
 async fn the_margin_is_at_most_a_third_of_the_tokens_life() {
     let short = |issuer: &Issuer| issuer.behave(|behaviour| behaviour.expires_in = Some(json!(30)));
-    let mut world = World::start_with(Upstream::start().await, short, |setup| setup).await;
+    let mut world = World::start_with(Upstream::start().await, |issuer, _| short(issuer)).await;
     world.advance(20);
     world.token().await;
     assert_eq!(world.refreshes(), 0);
@@ -198,7 +180,7 @@ async fn r33_an_odd_expires_in_is_no_loop() {
     for odd in [None, Some(json!(0)), Some(json!(-1)), Some(json!("soon")), Some(json!({})), Some(json!(0.1))]
     {
         let behave = |issuer: &Issuer| issuer.behave(|behaviour| behaviour.expires_in.clone_from(&odd));
-        let mut world = World::start_with(Upstream::start().await, behave, |setup| setup).await;
+        let mut world = World::start_with(Upstream::start().await, |issuer, _| behave(issuer)).await;
         for round in 0..3 {
             for _ in 0..10 {
                 world.token().await;
@@ -212,7 +194,7 @@ async fn r33_an_odd_expires_in_is_no_loop() {
 #[tokio::test]
 async fn a_session_without_a_refresh_token_ends_with_its_access_token() {
     let without = |issuer: &Issuer| issuer.behave(|behaviour| behaviour.issues_refresh_tokens = false);
-    let mut world = World::start_with(Upstream::start().await, without, |setup| setup).await;
+    let mut world = World::start_with(Upstream::start().await, |issuer, _| without(issuer)).await;
     world.advance(299);
     world.token().await;
     assert_eq!(world.session().await["expires_in"], 1);
@@ -244,7 +226,7 @@ async fn r29_what_the_answer_omits_is_kept() {
 async fn r32_a_shrunk_scope_is_forbidden_where_it_is_required() {
     let upstream = Upstream::start().await;
     let profile = format!("path: /profile, upstream: \"{}\", required_scopes: [profile]", upstream.url());
-    let mut world = World::start_with(upstream, |_| {}, |setup| setup.route(&profile)).await;
+    let mut world = World::start_with(upstream, |_, setup| setup.add_route(&profile)).await;
     assert_eq!(world.browser.fetch("/profile").await.status, 200);
     world.issuer.behave(|behaviour| behaviour.scope = Some("openid offline_access".to_owned()));
     world.advance(300);

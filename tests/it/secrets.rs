@@ -9,9 +9,11 @@ use http::Method;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::gateway::SESSION_KEY;
-use crate::support::issuer::{CLIENT_SECRET, Draft, Endpoint, Fault, Signature};
-use crate::support::shop::{Shop, arrive, in_time};
+use crate::support::gateway::SESSION_COOKIE;
+use crate::support::issuer::{Draft, Endpoint, Fault, Signature};
+use crate::support::secrets::that_passed;
+use crate::support::shop::{Shop, arrive};
+use crate::support::wait::in_time;
 
 /// Keeps what is logged, by the other tests of this process too: a subscriber of one thread alone would miss
 /// events, for whether one is wanted is remembered process-wide.
@@ -35,34 +37,6 @@ impl<'a> MakeWriter<'a> for Log {
     fn make_writer(&'a self) -> Self {
         self.clone()
     }
-}
-
-/// Whatever passed between the browser, the gateway and the issuer that opens something.
-fn secrets(shop: &Shop, cookies: HashSet<String>, visited: &[url::Url]) -> HashSet<String> {
-    let secret = ["code", "code_verifier", "refresh_token", "token", "client_secret"];
-    let mut secrets = cookies;
-    for request in shop.issuer.received() {
-        secrets.extend(
-            request
-                .form
-                .into_iter()
-                .filter(|(name, _)| secret.contains(&name.as_str()))
-                .map(|(_, value)| value),
-        );
-        secrets.extend(request.headers.get("authorization").map(|value| value.to_str().unwrap().to_owned()));
-    }
-    for url in visited {
-        let open = ["code", "state", "nonce", "id_token_hint"];
-        secrets.extend(
-            url.query_pairs()
-                .filter(|(name, _)| open.contains(&name.as_ref()))
-                .map(|(_, value)| value.into_owned()),
-        );
-    }
-    secrets.extend(shop.upstream.tokens());
-    secrets.extend([CLIENT_SECRET, SESSION_KEY, "eyJhbGci"].map(str::to_owned));
-    secrets.retain(|secret| secret.len() > 2);
-    secrets
 }
 
 #[tokio::test]
@@ -104,7 +78,7 @@ async fn r62_no_secret_reaches_the_log_on_any_way_through_a_session() {
     let mut browser = shop.browser();
     let callback = shop.begin(&mut browser, "return_to=/shop").await;
     arrive(&mut browser, &callback).await;
-    browser.plant("__Host-cloakroom", "forged-cookie");
+    browser.plant(SESSION_COOKIE, "forged-cookie");
     browser
         .script(Method::POST, "/api/orders", &[("x-csrf", "1"), ("authorization", "Bearer forged-token")], "")
         .await;
@@ -113,7 +87,8 @@ async fn r62_no_secret_reaches_the_log_on_any_way_through_a_session() {
 
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("login.succeeded") && log.contains("revocation.failed"), "{log}");
-    let secrets = secrets(&shop, cookies, &visited);
+    let mut secrets = that_passed(&shop.issuer, &shop.upstream, &visited);
+    secrets.extend(cookies);
     assert!(secrets.len() > 40, "{secrets:?}");
     for secret in secrets {
         let line = log.lines().find(|line| line.contains(&secret));

@@ -7,11 +7,11 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
+use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{Endpoint, Fault};
 use crate::support::redis::Redis;
-use crate::support::shop::{Shop, eventually};
-
-const SESSION_COOKIE: &str = "__Host-cloakroom";
+use crate::support::shop::Shop;
+use crate::support::wait::until;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -86,13 +86,13 @@ async fn r25_use_keeps_a_session_alive_until_its_lifetime_is_over() {
     for passed in [15, 30] {
         shop.clock.advance(15 * MINUTE);
         assert_eq!(browser.fetch("/api/orders").await.status, 200, "after {passed} minutes");
-        eventually(async || session(&mut browser).await["idle_expires_in"] == 1200).await;
+        until(async || session(&mut browser).await["idle_expires_in"] == 1200).await;
         assert_eq!(session(&mut browser).await["expires_in"], (60 - passed) * 60);
     }
     shop.clock.advance(15 * MINUTE);
     assert_eq!(browser.fetch("/api/orders").await.status, 200);
     // Never longer than the lifetime.
-    eventually(async || session(&mut browser).await["idle_expires_in"] == 900).await;
+    until(async || session(&mut browser).await["idle_expires_in"] == 900).await;
     shop.clock.advance(15 * MINUTE);
     let answer = browser.fetch("/api/orders").await;
     assert_eq!((answer.problem().as_str(), answer.clears(SESSION_COOKIE)), ("unauthenticated", true));
@@ -145,7 +145,7 @@ async fn touches_are_written_once_in_a_tenth_of_the_idle_timeout() {
     let redis = Redis::start().await;
     let shop = Shop::open_with(|issuer, setup| {
         issuer.behave(|behaviour| behaviour.expires_in = Some(json!(7200)));
-        setup.store = format!("redis: {{url: \"{}\"}}", redis.url());
+        setup.store_in(&redis);
     })
     .await;
     let writes = async || {
@@ -165,7 +165,7 @@ async fn touches_are_written_once_in_a_tenth_of_the_idle_timeout() {
             tasks.spawn(async move { window.fetch("/api/orders").await.status.as_u16() });
         }
         assert_eq!(tasks.join_all().await, [200; 20]);
-        eventually(async || session(&mut browser).await["idle_expires_in"] == 1800).await;
+        until(async || session(&mut browser).await["idle_expires_in"] == 1800).await;
         assert_eq!(writes().await, 1 + touched);
     }
 }
@@ -173,7 +173,7 @@ async fn touches_are_written_once_in_a_tenth_of_the_idle_timeout() {
 #[tokio::test]
 async fn r63_while_the_store_is_away_nobody_is_told_that_they_are_logged_out() {
     let redis = Redis::start().await;
-    let shop = Shop::open_with(|_, setup| setup.store = format!("redis: {{url: \"{}\"}}", redis.url())).await;
+    let shop = Shop::open_with(|_, setup| setup.store_in(&redis)).await;
     let mut browser = shop.user().await;
     redis.freeze();
     for path in ["/bff/session", "/api/orders"] {
@@ -190,7 +190,7 @@ async fn r63_while_the_store_is_away_nobody_is_told_that_they_are_logged_out() {
     stranger.plant(SESSION_COOKIE, "forged");
     assert_eq!(stranger.fetch("/api/orders").await.problem(), "unauthenticated");
     redis.thaw();
-    eventually(async || session(&mut browser).await["authenticated"] == true).await;
+    until(async || session(&mut browser).await["authenticated"] == true).await;
     assert_eq!(browser.fetch("/api/orders").await.status, 200);
 }
 

@@ -1,18 +1,15 @@
 //! A gateway that is asked to stop: what runs is finished, nothing new begins, and the grace is the end.
 
-use std::process::ExitStatus;
-
 use http::Response;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::support::browser::Browser;
-use crate::support::gateway::{Gateway, GatewayProcess, Setup};
+use crate::support::gateway::{Gateway, NO_ISSUER, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::upstream::{Body, Upstream, full};
-use crate::support::wire::{Wire, head, until, within};
-
-const NO_ISSUER: &str = "http://127.0.0.1:9";
+use crate::support::wait::{in_time, until};
+use crate::support::wire::{Wire, head, read_head};
 
 /// An upstream whose answers the test gives, one by one.
 async fn held() -> (Upstream, mpsc::UnboundedReceiver<tokio::sync::oneshot::Sender<Response<Body>>>) {
@@ -27,8 +24,7 @@ async fn held() -> (Upstream, mpsc::UnboundedReceiver<tokio::sync::oneshot::Send
 }
 
 fn setup(upstream: &Upstream, grace: &str) -> Setup {
-    let mut setup =
-        Setup::new(NO_ISSUER).route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()));
+    let mut setup = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url());
     setup.server = format!("shutdown_grace: {grace}");
     setup
 }
@@ -37,26 +33,17 @@ async fn until_refused(gateway: &Gateway) {
     until(async || TcpStream::connect(gateway.address).await.is_err()).await;
 }
 
-fn terminate(process: &GatewayProcess) {
-    let pid = process.child.id().unwrap().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-}
-
-async fn exit(process: &mut GatewayProcess) -> ExitStatus {
-    within(process.child.wait()).await.unwrap()
-}
-
 #[tokio::test]
 async fn requests_under_way_are_finished_and_idle_connections_closed() {
     let (upstream, mut requests) = held().await;
     let mut gateway = setup(&upstream, "30s").start().await;
     let mut idle = Wire::connect(gateway.address).await;
     idle.send(head("GET /", "")).await;
-    within(requests.recv()).await.unwrap().send(full("first")).unwrap();
+    in_time(requests.recv()).await.unwrap().send(full("first")).unwrap();
     assert_eq!(idle.reply().await.text(), "first");
     let mut busy = Wire::connect(gateway.address).await;
     busy.send(head("GET /", "")).await;
-    let answer = within(requests.recv()).await.unwrap();
+    let answer = in_time(requests.recv()).await.unwrap();
 
     gateway.begin_stop();
     assert!(idle.rest().await.is_empty(), "closed");
@@ -65,7 +52,7 @@ async fn requests_under_way_are_finished_and_idle_connections_closed() {
     let reply = busy.reply().await;
     assert_eq!((reply.status, reply.text().as_str()), (200, "last"));
     assert!(busy.rest().await.is_empty(), "nothing more is taken on this connection");
-    within(gateway.stop()).await;
+    in_time(gateway.stop()).await;
 }
 
 #[tokio::test]
@@ -74,25 +61,25 @@ async fn the_program_exits_with_0_once_what_ran_is_finished() {
     let mut process = setup(&upstream, "30s").start_process().await;
     let mut busy = Wire::connect(process.address).await;
     busy.send(head("GET /", "")).await;
-    let answer = within(requests.recv()).await.unwrap();
-    terminate(&process);
+    let answer = in_time(requests.recv()).await.unwrap();
+    process.signal("TERM");
     until(async || TcpStream::connect(process.address).await.is_err()).await;
-    assert!(process.child.try_wait().unwrap().is_none(), "it waits for the answer");
+    assert!(process.runs(), "it waits for the answer");
     answer.send(full("last")).unwrap();
     assert_eq!(busy.reply().await.text(), "last");
-    assert_eq!(exit(&mut process).await.code(), Some(0));
+    assert_eq!(process.ended().await.0, Some(0));
 }
 
 #[tokio::test]
 async fn a_request_that_hangs_is_cut_off_with_the_grace() {
     let (upstream, mut requests) = held().await;
-    let mut process = setup(&upstream, "300ms").start_process().await;
+    let process = setup(&upstream, "300ms").start_process().await;
     let mut hanging = Wire::connect(process.address).await;
     hanging.send(head("GET /", "")).await;
-    let _never_answered = within(requests.recv()).await.unwrap();
-    terminate(&process);
+    let _never_answered = in_time(requests.recv()).await.unwrap();
+    process.signal("TERM");
     assert!(hanging.rest().await.is_empty());
-    assert_eq!(exit(&mut process).await.code(), Some(0));
+    assert_eq!(process.ended().await.0, Some(0));
 }
 
 #[tokio::test]
@@ -104,23 +91,19 @@ async fn an_interrupt_stops_it_too_and_a_tunnel_does_not_hold_it_up() {
             "path: /ws, upstream: \"http://{}\", websocket: true, auth: none",
             listener.local_addr().unwrap()
         ))
-        .route(&format!("path: /, upstream: \"{}\", auth: none", site.url()));
+        .for_anybody("/", &site.url());
     setup.server = "shutdown_grace: 1h".to_owned();
-    let mut process = setup.start_process().await;
+    let process = setup.start_process().await;
     Browser::new(process.address).log_in("/").await;
     let mut wire = Wire::connect(process.address).await;
     wire.send(head("GET /ws", "Origin: https://shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"))
         .await;
-    let (mut stream, _) = within(listener.accept()).await.unwrap();
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"\r\n\r\n") {
-        tokio::io::AsyncReadExt::read_buf(&mut stream, &mut seen).await.unwrap();
-    }
+    let (mut stream, _) = in_time(listener.accept()).await.unwrap();
+    read_head(&mut stream).await;
     let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
     assert_eq!(wire.reply().await.status, 101);
-    let pid = process.child.id().unwrap().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    process.signal("INT");
     assert!(wire.rest().await.is_empty());
-    assert_eq!(exit(&mut process).await.code(), Some(0));
+    assert_eq!(process.ended().await.0, Some(0));
 }

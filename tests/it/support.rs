@@ -1,9 +1,8 @@
 //! What tests run against.
 
-#![allow(dead_code, reason = "each test uses the part it needs")]
-
 pub mod browser;
 pub mod chromium;
+pub mod clock;
 pub mod demo;
 pub mod form;
 pub mod gateway;
@@ -12,8 +11,9 @@ pub mod node;
 pub mod port;
 pub mod real_issuer;
 pub mod redis;
+pub mod secrets;
 pub mod shop;
 pub mod terminator;
-pub mod until;
 pub mod upstream;
+pub mod wait;
 pub mod wire;

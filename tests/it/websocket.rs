@@ -10,7 +10,8 @@ use crate::support::browser::Browser;
 use crate::support::gateway::{Gateway, ORIGIN, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::upstream::Upstream;
-use crate::support::wire::{Wire, ask, head, until, within};
+use crate::support::wait::{in_time, until};
+use crate::support::wire::{Wire, ask, head, read_head};
 
 /// RFC 6455 §1.3: this key has this answer.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -37,18 +38,12 @@ impl Echo {
 
     /// The head of the handshake that came, in lower case.
     async fn head(&mut self) -> String {
-        within(self.heads.recv()).await.unwrap().to_lowercase()
+        in_time(self.heads.recv()).await.unwrap().to_lowercase()
     }
 }
 
 async fn serve(mut stream: TcpStream, noted: mpsc::UnboundedSender<String>) {
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"\r\n\r\n") {
-        if stream.read_buf(&mut seen).await.unwrap_or(0) == 0 {
-            return;
-        }
-    }
-    let head = String::from_utf8(seen).unwrap();
+    let head = String::from_utf8(read_head(&mut stream).await).unwrap();
     let subprotocol = if head.contains("chat") { "Sec-WebSocket-Protocol: chat\r\n" } else { "" };
     noted.send(head).unwrap();
     let answer = format!(
@@ -75,8 +70,8 @@ async fn fixture(upstream: &str, limits: &str) -> Fixture {
         .route(&format!("path: /ws, upstream: \"{upstream}\", websocket: true"))
         .route(&format!("path: /ws-open, upstream: \"{upstream}\", websocket: true, auth: none"))
         .route(&format!("path: /ws-optional, upstream: \"{upstream}\", websocket: true, auth: optional"))
-        .route(&format!("path: /plain, upstream: \"{upstream}\""))
-        .route(&format!("path: /, upstream: \"{}\", auth: none", site.url()));
+        .for_users("/plain", upstream)
+        .for_anybody("/", &site.url());
     limits.clone_into(&mut setup.limits);
     let gateway = setup.start().await;
     let mut browser = Browser::new(gateway.address);
@@ -90,14 +85,14 @@ fn handshake(path: &str, fields: &str) -> String {
 }
 
 impl Fixture {
-    fn signed_in(&self, path: &str, fields: &str) -> String {
+    fn logged_in(&self, path: &str, fields: &str) -> String {
         let cookie = format!("Cookie: a=1; __Host-cloakroom={}\r\n", self.cookie);
         handshake(path, &format!("Origin: {ORIGIN}\r\n{cookie}{fields}"))
     }
 
     async fn open(&self, path: &str, fields: &str) -> Wire {
         let mut wire = Wire::connect(self.gateway.address).await;
-        wire.send(self.signed_in(path, fields)).await;
+        wire.send(self.logged_in(path, fields)).await;
         assert_eq!(wire.reply().await.status, 101);
         wire
     }
@@ -110,7 +105,7 @@ async fn r49_a_tunnel_carries_bytes_both_ways_with_the_token_and_without_our_coo
     let mut wire = Wire::connect(fixture.gateway.address).await;
     let fields = "Sec-WebSocket-Protocol: chat, superchat\r\nAuthorization: Bearer forged\r\nX-Forwarded-For: forged\r\n";
     // A client may send before it has read the answer.
-    wire.send(fixture.signed_in("/ws/room?x=1", fields) + "early").await;
+    wire.send(fixture.logged_in("/ws/room?x=1", fields) + "early").await;
     let reply = wire.reply().await;
     assert_eq!(reply.status, 101);
     assert_eq!(reply.field("upgrade").map(str::to_lowercase).as_deref(), Some("websocket"));
@@ -190,7 +185,7 @@ async fn a_route_that_does_not_say_websocket_takes_none() {
     let fixture = fixture(&echo.url, "").await;
     for upgrade in ["websocket", "WebSocket", "WEBSOCKET, h2c", "h2c, websocket"] {
         let request =
-            fixture.signed_in("/plain", "").replace("Upgrade: websocket", &format!("Upgrade: {upgrade}"));
+            fixture.logged_in("/plain", "").replace("Upgrade: websocket", &format!("Upgrade: {upgrade}"));
         let reply = ask(fixture.gateway.address, request).await;
         assert!(matches!(reply.status, 400 | 403), "{upgrade}: {reply:?}");
     }
@@ -203,10 +198,10 @@ async fn only_a_true_handshake_opens_a_tunnel() {
     let fixture = fixture(&echo.url, "").await;
     // The echo answers 101 to whatever comes; nobody asked it to switch.
     for request in [
-        fixture.signed_in("/ws", "X-CSRF: 1\r\nContent-Length: 0\r\n").replace("GET ", "POST "),
-        fixture.signed_in("/ws", "X-CSRF: 1\r\n").replace("HTTP/1.1", "HTTP/1.0"),
-        fixture.signed_in("/ws", "X-CSRF: 1\r\n").replace("Upgrade: websocket", "Upgrade: h2c"),
-        fixture.signed_in("/ws", "X-CSRF: 1\r\n").replace("keep-alive, Upgrade", "keep-alive"),
+        fixture.logged_in("/ws", "X-CSRF: 1\r\nContent-Length: 0\r\n").replace("GET ", "POST "),
+        fixture.logged_in("/ws", "X-CSRF: 1\r\n").replace("HTTP/1.1", "HTTP/1.0"),
+        fixture.logged_in("/ws", "X-CSRF: 1\r\n").replace("Upgrade: websocket", "Upgrade: h2c"),
+        fixture.logged_in("/ws", "X-CSRF: 1\r\n").replace("keep-alive, Upgrade", "keep-alive"),
     ] {
         let reply = ask(fixture.gateway.address, &request).await;
         assert!(matches!(reply.status, 400 | 502), "{request} {reply:?}");
@@ -223,7 +218,7 @@ async fn an_upstream_that_refuses_the_upgrade_is_heard() {
     .await;
     let fixture = fixture(&upstream.url(), "").await;
     let mut wire = Wire::connect(fixture.gateway.address).await;
-    wire.send(fixture.signed_in("/ws", "")).await;
+    wire.send(fixture.logged_in("/ws", "")).await;
     let reply = wire.reply().await;
     assert_eq!((reply.status, reply.text().as_str()), (403, "not today"));
     wire.send(head("GET /", "")).await;
@@ -262,18 +257,41 @@ async fn a_tunnel_outlives_the_idle_timeout_of_requests() {
 }
 
 #[tokio::test]
+async fn r49_a_tunnel_dies_with_its_session_and_with_no_other() {
+    let echo = Echo::start().await;
+    let fixture = fixture(&echo.url, "").await;
+    let mut neighbour = Browser::new(fixture.gateway.address);
+    neighbour.log_in("/").await;
+    let theirs = Fixture { cookie: neighbour.session_cookie().unwrap(), ..fixture };
+    let ours =
+        handshake("/ws", &format!("Origin: {ORIGIN}\r\nCookie: __Host-cloakroom={}\r\n", fixture.cookie));
+    let mut wires = Vec::new();
+    for _ in 0..2 {
+        let mut wire = Wire::connect(theirs.gateway.address).await;
+        wire.send(&ours).await;
+        assert_eq!(wire.reply().await.status, 101);
+        wires.push(wire);
+    }
+    let mut other = theirs.open("/ws", "").await;
+    let logout = format!("Cookie: __Host-cloakroom={}\r\nX-CSRF: 1\r\nContent-Length: 0\r\n", fixture.cookie);
+    assert_eq!(ask(theirs.gateway.address, head("POST /bff/logout", &logout)).await.status, 303);
+    for mut wire in wires {
+        assert!(in_time(wire.rest()).await.is_empty(), "closed");
+    }
+    other.send("x").await;
+    assert_eq!(other.exactly(1).await.unwrap(), b"x");
+}
+
+#[tokio::test]
 async fn an_end_that_dies_takes_the_other_with_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let fixture = fixture(&url, "").await;
     for upstream_dies in [true, false] {
         let mut wire = Wire::connect(fixture.gateway.address).await;
-        wire.send(fixture.signed_in("/ws", "")).await;
-        let (mut stream, _) = within(listener.accept()).await.unwrap();
-        let mut seen = Vec::new();
-        while !seen.ends_with(b"\r\n\r\n") {
-            stream.read_buf(&mut seen).await.unwrap();
-        }
+        wire.send(fixture.logged_in("/ws", "")).await;
+        let (mut stream, _) = in_time(listener.accept()).await.unwrap();
+        read_head(&mut stream).await;
         let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         stream.write_all(answer.as_bytes()).await.unwrap();
         assert_eq!(wire.reply().await.status, 101);

@@ -119,7 +119,7 @@ async function strict_does_not_loop() {
   await context.clearCookies();
   visited.length = 0;
   await page.goto(origin + options.page);
-  await signIn(page);
+  await fillLoginForm(page);
   await page.waitForURL(origin + options.page);
   oneLogin(visited, 'from a page that wants a session');
   visited.length = 0;
@@ -133,7 +133,7 @@ async function two_tabs() {
   for (const tab of tabs) await toIssuer(tab);
   const login = (await context.cookies(origin)).filter((cookie) => cookie.name.startsWith(`${cookieName}-login-`));
   check(login.length === 2, 'each login has its own cookie');
-  await Promise.all(tabs.map(signIn));
+  await Promise.all(tabs.map(fillLoginForm));
   for (const tab of tabs) {
     await tab.waitForURL(`${origin}/`);
     await user(tab, options.user);
@@ -236,7 +236,7 @@ async function open() {
 
 async function logIn(page) {
   await toIssuer(page);
-  await signIn(page);
+  await fillLoginForm(page);
   await page.waitForURL(`${origin}/`);
   await user(page, options.user);
 }
@@ -248,7 +248,7 @@ async function toIssuer(page) {
 }
 
 /** The issuer's page: a name and a password, or a button where it knows the user. */
-async function signIn(page) {
+async function fillLoginForm(page) {
   if (await page.locator('input[name=login]').count()) {
     await page.fill('input[name=login]', options.user);
     await page.fill('input[name=password]', options.password);

@@ -9,7 +9,7 @@
 //   users             {name: password}
 //   access_token_ttl  seconds
 //   rotate            whether each refresh gives a new refresh token; a used one that comes again ends its grant
-//   token_delay       milliseconds that the token endpoint takes longer
+//   refresh_delay     milliseconds that a refresh takes longer, after the token was rotated
 //
 // A refresh token is given for the scope `offline_access`, and that only with `prompt=consent` (OpenID Connect Core §11).
 // `GET {admin}/state` tells what the provider has seen and what is alive; see `state` below.
@@ -24,7 +24,7 @@ const options = {
   users: { alice: 'wonderland', bob: 'builder' },
   access_token_ttl: 300,
   rotate: true,
-  token_delay: 0,
+  refresh_delay: 0,
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 
@@ -75,9 +75,9 @@ function configuration() {
       rpInitiatedLogout: {
         enabled: true,
         logoutSource: (ctx, form) => {
-          ctx.body = page('Sign out', `${form}<button form="op.logoutForm" name="logout" value="yes">Sign out</button>`);
+          ctx.body = page('Log out', `${form}<button form="op.logoutForm" name="logout" value="yes">Log out</button>`);
         },
-        postLogoutSuccessSource: (ctx) => { ctx.body = page('Signed out', '<p>You are signed out.</p>'); },
+        postLogoutSuccessSource: (ctx) => { ctx.body = page('Logged out', '<p>You are logged out.</p>'); },
       },
     },
     renderError: (ctx, { error, error_description: description }) => {
@@ -93,10 +93,10 @@ function configuration() {
 
 /** Keeps what the token and revocation endpoints were asked and what they gave. */
 async function observe(ctx, next) {
-  if (ctx.path === '/token') await delay(options.token_delay);
   await next();
   if (ctx.oidc?.route === 'token') {
     const { grant_type, refresh_token } = ctx.oidc.body ?? {};
+    if (grant_type === 'refresh_token') await delay(options.refresh_delay);
     seen.token_requests.push({ grant_type, refresh_token, status: ctx.status, error: ctx.body?.error });
     for (const kind of ['access_token', 'refresh_token']) {
       if (ctx.body?.[kind]) seen.tokens.push({ kind, value: ctx.body[kind] });
@@ -154,7 +154,7 @@ async function state() {
 function loginPage(prompt, message = '') {
   const fields = '<label>Name <input name="login" autocomplete="username"></label>'
     + '<label>Password <input name="password" type="password" autocomplete="current-password"></label>';
-  return page('Sign in', `<p role="alert">${message}</p>
+  return page('Log in', `<p role="alert">${message}</p>
     <form method="post">${prompt === 'login' ? fields : ''}<button type="submit">Continue</button></form>`);
 }
 

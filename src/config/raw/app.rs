@@ -10,7 +10,7 @@ use crate::config::decode::{
 };
 use crate::config::document::{Content, Node, REDACTED};
 use crate::config::reading::{Place, Reading, Reported};
-use crate::config::scalar::{CookieName, Parameters, Scope, Text};
+use crate::config::scalar::{CookieName, DurationOrZero, Parameters, Scope, Text};
 use crate::config::secret_ref::SecretRef;
 use crate::config::web::{Path, Prefix, UpstreamUrl};
 use crate::config::{Auth, Csrf, Issuer, Origin, SameSite, Token};
@@ -47,7 +47,7 @@ pub(in crate::config) struct Session {
     pub(in crate::config) cookie: Required<Cookie>,
     pub(in crate::config) idle_timeout: Optional<Duration>,
     pub(in crate::config) lifetime: Optional<Duration>,
-    pub(in crate::config) refresh_before_expiry: Optional<Duration>,
+    pub(in crate::config) refresh_before_expiry: Optional<DurationOrZero>,
 }
 
 pub(in crate::config) struct Cookie {

@@ -4,7 +4,7 @@ use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::app as raw;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{CookieName, Scope};
-use crate::config::validate::{SessionTimes, distinct, route, times};
+use crate::config::validate::{SessionTimes, distinct, route, texts, times};
 use crate::config::{App, ClientAuth, Oidc, Origin, Session};
 
 /// All apps; no two answer to the same host.
@@ -105,13 +105,6 @@ fn scopes(scopes: Required<List<Scope, 1>>, reading: &mut Reading<'_>) -> Result
     }
 }
 
-/// Scopes as texts, each with its place.
-pub(super) fn texts<const LEAST: usize>(
-    scopes: List<Scope, LEAST>,
-) -> impl Iterator<Item = Result<(String, Place), Reported>> {
-    scopes.0.into_iter().map(|scope| scope.map(|scope| (scope.value.0, scope.place)))
-}
-
 fn session(
     session: raw::Session,
     origin: Result<&Origin, Reported>,
@@ -137,12 +130,12 @@ fn session(
         same_site,
         idle_timeout: times.idle_timeout.value,
         lifetime: times.lifetime.value,
-        refresh_before_expiry: times.refresh_before_expiry.value,
+        refresh_before_expiry: times.refresh_before_expiry.value.0,
     })
 }
 
 fn own_or_shared<T>(own: Optional<T>, shared: At<T>) -> Required<T> {
-    own.map(|own| own.unwrap_or(At { written: false, ..shared }))
+    own.map(|own| own.unwrap_or(shared))
 }
 
 /// `__Host-` makes the browser insist on `Secure`, `Path=/` and no `Domain`, so that no neighbour can set

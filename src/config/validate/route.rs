@@ -8,8 +8,7 @@ use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::app as raw;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{Scope, Text};
-use crate::config::validate::app::texts;
-use crate::config::validate::distinct;
+use crate::config::validate::{distinct, texts};
 use crate::config::web::{Path, is_loopback, is_under};
 use crate::config::{Auth, Csrf, Route, Target, Timeouts};
 

@@ -14,7 +14,7 @@ use crate::clock::{Clock, Timestamp};
 
 /// How many records there may be, and how many leases and marks. At a few kilobytes a record this stays
 /// within a few hundred megabytes (R65); a full store is [`Unavailable`] for what is new.
-pub const CAPACITY: usize = 100_000;
+const CAPACITY: usize = 100_000;
 
 /// How often what has expired is thrown away.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);

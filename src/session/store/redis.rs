@@ -5,11 +5,12 @@
 //! depends on what lies there is one Lua script, for a script is not interrupted. All keys of a session
 //! have its record key as their hash tag, so that a cluster keeps them on one node.
 //!
-//! Whatever Redis says that is no plain answer is [`Unavailable`]: an error of any kind, a key of another
-//! type, a record with a field missing, an answer of another shape. A replica may lack what its primary has, so before anything is
-//! called absent a write that changes nothing is tried, which a replica refuses. For a script it has one
-//! more use: Redis does not stop a script for want of memory once that has written, so that tokens are still
-//! renewed where no new session fits in.
+//! Whatever Redis says that is no plain answer is [`Unavailable`]: an error of any kind, an answer of
+//! another shape. A damaged record, a key of another type among them, counts as absent and is logged: no
+//! retry would mend it, and the user would be shut out until it is collected. A replica may lack what its
+//! primary has, so before anything is called absent a write that changes nothing is tried, which a replica
+//! refuses. For a script it has one more use: Redis does not stop a script for want of memory once that has
+//! written, so that tokens are still renewed where no new session fits in.
 
 use std::error::Error;
 use std::fmt;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::io::tcp::TcpSettings;
-use redis::{Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult, Script};
+use redis::{Client, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult, Script};
 
 use self::connection::Connection;
 use super::{COLLECTION_MARGIN, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
@@ -42,6 +43,9 @@ pub struct RedisStore {
 #[derive(Debug, thiserror::Error)]
 #[error("not the URL of a Redis server: {0}")]
 pub struct InvalidUrl(String);
+
+/// `sealed`, `version` and `expires_at`, as far as they are there.
+type Fields = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
 
 struct Scripts {
     create: Script,
@@ -95,7 +99,7 @@ impl RedisStore {
     async fn confirm_absence(&self, key: &RecordKey) -> Result<(), Unavailable> {
         let mut command = redis::cmd("HDEL");
         command.arg(self.session_key(key)).arg("");
-        bounded::<u64>(command.query_async(&mut self.connection.clone())).await.map(drop)
+        bounded(unless_wrong_type::<u64>(command.query_async(&mut self.connection.clone()))).await.map(drop)
     }
 
     async fn take_if(
@@ -105,14 +109,19 @@ impl RedisStore {
     ) -> Result<Option<Record>, Unavailable> {
         let version = version.map_or_else(String::new, |version| version.0.to_string());
         let mut script = self.scripts.take.key(self.session_key(key));
-        script.arg(0).arg(version); // at no time has anything expired
-        let taken: Option<(Vec<u8>, u64, u64)> =
-            bounded(script.invoke_async(&mut self.connection.clone())).await?;
-        Ok(taken.map(|(sealed, version, expires_at)| Record {
-            sealed,
-            version: Version(version),
-            expires_at: Timestamp::from_millis(expires_at),
-        }))
+        script.arg(version);
+        let answer: Vec<Vec<u8>> = bounded(script.invoke_async(&mut self.connection.clone())).await?;
+        match answer.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
+            [b"taken", sealed, version, expires_at] => {
+                record(sealed, version, expires_at).map(Some).ok_or_else(no_answer)
+            }
+            [b"absent" | b"conflict"] => Ok(None),
+            [b"damaged"] => {
+                report_damage();
+                Ok(None)
+            }
+            _ => Err(no_answer()),
+        }
     }
 }
 
@@ -121,23 +130,23 @@ impl Store for RedisStore {
     async fn read(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable> {
         let mut command = redis::cmd("HMGET");
         command.arg(self.session_key(key)).arg(&["sealed", "version", "expires_at"]);
-        let fields: (Option<Vec<u8>>, Option<u64>, Option<u64>) =
-            bounded(command.query_async(&mut self.connection.clone())).await?;
-        let record = match fields {
-            (None, None, None) => None,
-            (Some(sealed), Some(version), Some(expires_at)) => Some(Record {
-                sealed,
-                version: Version(version),
-                expires_at: Timestamp::from_millis(expires_at),
-            }),
-            _ => return Err(Unavailable("a field of the record is missing".to_owned())),
+        let mut connection = self.connection.clone();
+        let fields = bounded(unless_wrong_type::<Fields>(command.query_async(&mut connection))).await?;
+        let is_absent = fields == Some((None, None, None));
+        let found = match fields {
+            Some((Some(sealed), Some(version), Some(expires_at))) => record(&sealed, &version, &expires_at),
+            Some(_) | None => None,
         };
+        let is_damaged = found.is_none() && !is_absent;
         let now = self.clock.now();
-        let record = record.filter(|record| now < record.expires_at);
-        if record.is_none() {
+        let alive = found.filter(|record| now < record.expires_at);
+        if alive.is_none() {
             self.confirm_absence(key).await?;
         }
-        Ok(record)
+        if is_damaged {
+            report_damage();
+        }
+        Ok(alive)
     }
 
     async fn create(&self, key: &RecordKey, record: &Record) -> Result<(), Unavailable> {
@@ -159,12 +168,16 @@ impl Store for RedisStore {
     ) -> Result<Replaced, Unavailable> {
         let mut script = self.scripts.replace.key(self.session_key(key));
         script.arg(self.clock.now().as_millis()).arg(expected.0).arg(sealed).arg(version.0);
-        let answer: String = bounded(script.invoke_async(&mut self.connection.clone())).await?;
+        let (answer,): (String,) = bounded(script.invoke_async(&mut self.connection.clone())).await?;
         match answer.as_str() {
             "written" => Ok(Replaced::Written),
             "conflict" => Ok(Replaced::Conflict),
             "absent" => Ok(Replaced::Absent),
-            _ => Err(Unavailable("the answer is none of the script's".to_owned())),
+            "damaged" => {
+                report_damage();
+                Ok(Replaced::Absent)
+            }
+            _ => Err(no_answer()),
         }
     }
 
@@ -179,7 +192,15 @@ impl Store for RedisStore {
         }
         let mut script = self.scripts.touch.key(self.session_key(key));
         script.arg(seen.as_millis()).arg(expires_at.as_millis()).arg(self.keep_for(expires_at));
-        bounded::<u64>(script.invoke_async(&mut self.connection.clone())).await.map(drop)
+        let (answer,): (String,) = bounded(script.invoke_async(&mut self.connection.clone())).await?;
+        match answer.as_str() {
+            "written" | "conflict" | "absent" => Ok(()),
+            "damaged" => {
+                report_damage();
+                Ok(())
+            }
+            _ => Err(no_answer()),
+        }
     }
 
     async fn take(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable> {
@@ -230,20 +251,18 @@ impl fmt::Debug for RedisStore {
 
 impl Scripts {
     fn new() -> Self {
-        // The write that changes nothing; KEYS[1] is a record. See the module's text for it and for the
-        // assertion.
-        let probe = "redis.call('HDEL', KEYS[1], '')";
-        // ARGV[1] is now.
-        let record = format!(
-            "{probe}
-            local record = redis.call('HMGET', KEYS[1], 'sealed', 'version', 'expires_at')
-            if not (record[1] or record[2] or record[3]) then
-                record = nil
-            else
-                assert(record[1] and tonumber(record[2]) and tonumber(record[3]), 'no record')
-                if tonumber(record[3]) <= tonumber(ARGV[1]) then record = nil end
-            end"
-        );
+        // Starts with the write that changes nothing (see the module's text), and goes on with a whole
+        // record of KEYS[1]. Lua's `tonumber` would take `0x10` and `nan` as well.
+        let record = "
+            local probe = redis.pcall('HDEL', KEYS[1], '')
+            local is_hash = type(probe) == 'number'
+            if not is_hash and string.sub(probe.err, 1, 9) ~= 'WRONGTYPE' then return probe end
+            local record = is_hash and redis.call('HMGET', KEYS[1], 'sealed', 'version', 'expires_at')
+            if record and not (record[1] or record[2] or record[3]) then return {'absent'} end
+            local function is_number(text)
+                return text and #text < 20 and string.find(text, '^[1-9]%d*$')
+            end
+            local is_damaged = not (record and record[1] and is_number(record[2]) and is_number(record[3]))";
         Self {
             create: Script::new(
                 "redis.call('HSET', KEYS[1], 'sealed', ARGV[1], 'version', ARGV[2], 'expires_at', ARGV[3])
@@ -251,22 +270,26 @@ impl Scripts {
             ),
             replace: Script::new(&format!(
                 "{record}
-                if not record then return 'absent' end
-                if record[2] ~= ARGV[2] then return 'conflict' end
+                if is_damaged then return {{'damaged'}} end
+                if tonumber(record[3]) <= tonumber(ARGV[1]) then return {{'absent'}} end
+                if record[2] ~= ARGV[2] then return {{'conflict'}} end
                 redis.call('HSET', KEYS[1], 'sealed', ARGV[3], 'version', ARGV[4])
-                return 'written'"
+                return {{'written'}}"
             )),
             touch: Script::new(&format!(
-                "{probe}
-                if redis.call('HGET', KEYS[1], 'expires_at') ~= ARGV[1] then return 0 end
+                "{record}
+                if is_damaged then return {{'damaged'}} end
+                if record[3] ~= ARGV[1] then return {{'conflict'}} end
                 redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
-                return redis.call('PEXPIRE', KEYS[1], ARGV[3])"
+                redis.call('PEXPIRE', KEYS[1], ARGV[3])
+                return {{'written'}}"
             )),
             take: Script::new(&format!(
                 "{record}
-                if not record or (ARGV[2] ~= '' and ARGV[2] ~= record[2]) then return nil end
-                redis.call('DEL', KEYS[1])
-                return record"
+                if not is_damaged and ARGV[1] ~= '' and ARGV[1] ~= record[2] then return {{'conflict'}} end
+                if not is_damaged or ARGV[1] == '' then redis.call('DEL', KEYS[1]) end
+                if is_damaged then return {{'damaged'}} end
+                return {{'taken', record[1], record[2], record[3]}}"
             )),
             lease: Script::new(
                 "local owner = redis.call('GET', KEYS[1])
@@ -282,9 +305,38 @@ impl Scripts {
     }
 }
 
-async fn bounded<T: FromRedisValue>(
-    answer: impl Future<Output = RedisResult<T>> + Send,
-) -> Result<T, Unavailable> {
+/// A record of its fields, unless they are damaged. Numbers are as the scripts take them.
+fn record(sealed: &[u8], version: &[u8], expires_at: &[u8]) -> Option<Record> {
+    let number = |digits: &[u8]| {
+        let is_number =
+            digits.len() < 20 && digits.iter().all(u8::is_ascii_digit) && !matches!(digits, [] | [b'0', ..]);
+        std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+    };
+    Some(Record {
+        sealed: sealed.to_vec(),
+        version: Version(number(version)?),
+        expires_at: Timestamp::from_millis(number(expires_at)?),
+    })
+}
+
+/// The same event as of a record that cannot be opened: to the session it makes no difference.
+fn report_damage() {
+    tracing::error!(event = "session.record_unreadable", reason = "the record in Redis is damaged");
+}
+
+fn no_answer() -> Unavailable {
+    Unavailable("the answer is none of the script's".to_owned())
+}
+
+/// `None` where the key is of another type.
+async fn unless_wrong_type<T>(answer: impl Future<Output = RedisResult<T>> + Send) -> RedisResult<Option<T>> {
+    match answer.await {
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+async fn bounded<T>(answer: impl Future<Output = RedisResult<T>> + Send) -> Result<T, Unavailable> {
     match tokio::time::timeout(OPERATION_TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(Unavailable(reason(&error))),

@@ -15,9 +15,9 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::support::issuer::{Endpoint, Fault};
-use crate::support::until::until;
+use crate::support::wait::until;
 
-use super::{Parties, client, registration};
+use super::{Parties, client, registration, request};
 
 /// Longer than metadata and keys are used unasked.
 const OLD: Duration = Duration::from_secs(60 * 60);
@@ -30,7 +30,7 @@ impl Parties {
     }
 
     async fn until_availability_is(&self, availability: Availability) {
-        until("end of the fetch", async || self.client.availability() == availability).await;
+        until(async || self.client.availability() == availability).await;
     }
 
     async fn refusal(&self) -> IssuerUnavailable {
@@ -90,18 +90,24 @@ async fn an_issuer_that_is_down_at_the_start_is_used_once_it_is_up() {
 }
 
 #[tokio::test]
-async fn an_outage_keeps_the_last_metadata() {
+async fn an_outage_keeps_the_last_metadata_for_all_but_who_would_be_sent_there() {
     let parties = Parties::start().await;
-    parties.log_in().await.unwrap();
+    let (tokens, identity) = parties.log_in().await.unwrap();
     parties.issuer.fail(Endpoint::Discovery, Fault::html(502));
     parties.issuer.fail(Endpoint::Jwks, Fault::html(502));
     parties.clock.advance(OLD);
-    assert!(parties.log_in().await.is_ok());
+    assert!(parties.client.refresh(&tokens, &identity).await.is_ok());
     parties.until_availability_is(Availability::Unavailable).await;
-    assert_eq!(parties.asked(Endpoint::Discovery), 2);
-    assert!(parties.log_in().await.is_ok());
-    assert_eq!(parties.asked(Endpoint::Discovery), 2, "a failing issuer is not asked at each login");
-    assert_eq!(parties.client.availability(), Availability::Unavailable);
+    let asked = parties.asked(Endpoint::Discovery);
+    assert!(parties.client.end_session_url(None, "s").await.is_ok());
+    assert_eq!(parties.asked(Endpoint::Discovery), asked, "a failing issuer is not asked each time");
+
+    let expected = parties.client.expect(None, None);
+    assert!(parties.client.authorization_url(&request(&expected)).await.is_err());
+    parties.issuer.heal(Endpoint::Discovery);
+    parties.clock.advance(SOON);
+    assert!(parties.client.authorization_url(&request(&expected)).await.is_ok());
+    assert_eq!(parties.client.availability(), Availability::Available);
 }
 
 #[tokio::test]
@@ -114,7 +120,7 @@ async fn metadata_are_fetched_anew_after_an_hour() {
     assert!(parties.client.end_session_url(None, "s").await.unwrap().is_some());
     parties.clock.advance(OLD);
     let is_new = async || parties.client.end_session_url(None, "s").await.unwrap().is_none();
-    until("new metadata", is_new).await;
+    until(is_new).await;
     assert_eq!(parties.asked(Endpoint::Discovery), 2);
 }
 

@@ -5,12 +5,10 @@ use std::time::Duration;
 use cloakroom::oidc::{IdTokenFault, RedeemError};
 use serde_json::{Value, json};
 
+use crate::support::clock::NOW;
 use crate::support::issuer::{Algorithm, CLIENT_ID, Draft, Endpoint, Fault, Signature};
 
 use super::Parties;
-
-/// The second both parties' clock stands at.
-const NOW: i64 = 1_800_000_000;
 
 /// Logs in with an ID token that was changed, and tells why it was refused, if it was.
 async fn refusal(change: impl Fn(&mut Draft) + Send + 'static) -> Option<IdTokenFault> {
@@ -178,7 +176,7 @@ async fn r13_exp_is_there_and_not_past_by_more_than_the_leeway() {
 
 #[tokio::test]
 async fn r13_iat_is_there_neither_old_nor_in_the_future() {
-    for good in [json!(NOW + 60), json!(NOW - 660), json!(f64::from(1_800_000_000_u32) + 0.5)] {
+    for good in [json!(NOW + 60), json!(NOW - 660), json!(NOW as f64 + 0.5)] {
         assert_eq!(refusal_of_claim("iat", good.clone()).await, None, "{good}");
     }
     for wrong in [json!(NOW + 61), json!(NOW - 661), json!(0), json!("now"), json!(null)] {

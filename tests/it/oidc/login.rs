@@ -11,6 +11,7 @@ use cloakroom::secret::Secret;
 use http::header::{ACCEPT, AUTHORIZATION};
 use serde_json::{Value, json};
 
+use crate::support::clock::NOW;
 use crate::support::issuer::{CLIENT_ID, CLIENT_SECRET, Endpoint, Fault};
 
 use super::{Parties, REDIRECT_URI, request};
@@ -291,7 +292,7 @@ async fn r16_userinfo_of_the_same_user_is_merged() {
     let (tokens, identity) = parties.log_in().await.unwrap();
     assert_eq!(
         Value::Object(identity.claims),
-        json!({"sub": "alice", "name": "Alice", "email": "new@example.com", "groups": ["a"], "auth_time": 1_800_000_000}),
+        json!({"sub": "alice", "name": "Alice", "email": "new@example.com", "groups": ["a"], "auth_time": NOW}),
     );
     let request = parties.issuer.received_at(Endpoint::Userinfo).remove(0);
     assert_eq!(request.headers[AUTHORIZATION], format!("Bearer {}", tokens.access_token.expose()));

@@ -2,23 +2,17 @@
 
 use serde_json::json;
 
-use super::{COOKIE, World, assert_ended, assert_unavailable, retry_after};
+use super::{World, assert_ended, assert_unavailable, retry_after};
 use crate::support::browser::Browser;
+use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{Draft, Endpoint, Fault};
 use crate::support::upstream::Upstream;
+use crate::support::wait::until;
 
 impl World {
     async fn with_timeout(timeout: &str) -> Self {
         let timeout = format!("\ntimeout: {timeout}");
-        Self::start_with(
-            Upstream::start().await,
-            |_| {},
-            |mut setup| {
-                setup.oidc += &timeout;
-                setup
-            },
-        )
-        .await
+        Self::start_with(Upstream::start().await, |_, setup| setup.oidc += &timeout).await
     }
 
     /// An answer that promises nothing was given to a session whose token is dead: it stays, and goes on
@@ -41,7 +35,7 @@ async fn r31_invalid_grant_ends_the_session_once() {
     world.advance(300);
     assert_ended(&world.call().await, "session-ended");
     assert!(world.browser.session_cookie().is_none());
-    world.browser.plant(COOKIE, &cookie);
+    world.browser.plant(SESSION_COOKIE, &cookie);
     assert_ended(&world.call().await, "unauthenticated");
     assert_eq!(world.session().await, json!({"authenticated": false}));
     assert_eq!((world.refreshes(), world.upstream.tokens().len()), (1, 1));
@@ -54,7 +48,7 @@ async fn r31_invalid_grant_in_the_background_ends_the_session_too() {
     world.issuer.end_login_of(&first);
     world.advance(250);
     world.token().await;
-    super::until(async || world.session().await == json!({"authenticated": false})).await;
+    until(async || world.session().await == json!({"authenticated": false})).await;
 }
 
 #[tokio::test]

@@ -8,12 +8,12 @@ use cloakroom::clock::{Clock, SystemClock};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::until;
 use crate::support::browser::Browser;
 use crate::support::gateway::Setup;
 use crate::support::issuer::Issuer;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
+use crate::support::wait::until;
 
 /// How often the lease is seen renewed before the issuer answers. A lease lives for 3 s, and is renewed each
 /// second.
@@ -22,15 +22,15 @@ const RENEWALS: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r28_of_200_requests_over_two_processes_one_asks_an_issuer_slower_than_the_lease() {
     let (issuer, upstream, redis) = (Issuer::start().await, Upstream::start().await, Redis::start().await);
-    issuer.behave(|behaviour| behaviour.expires_in = Some(json!(3)));
+    issuer.behave(|behaviour| behaviour.expires_in = Some(json!(1)));
     let setup = Setup::new(&issuer.url())
-        .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
-        .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
+        .for_users("/api", &upstream.url())
+        .for_anybody("/", &upstream.url())
         .redis(&redis.url());
     let (one, other) = (setup.start_process().await, setup.start_process().await);
     let mut browser = Browser::new(one.address);
     browser.log_in("/shop").await;
-    let expiry = SystemClock.now() + Duration::from_secs(3);
+    let expiry = SystemClock.now() + Duration::from_secs(1);
     issuer.behave(|behaviour| behaviour.expires_in = Some(json!(300)));
     until(async || SystemClock.now() >= expiry).await;
 

@@ -3,7 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{COOKIE, World, assert_ended};
+use super::{World, assert_ended};
+use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{Endpoint, Fault};
 
 impl World {
@@ -12,8 +13,9 @@ impl World {
     async fn abandoned_call(&self) {
         let mut stream = TcpStream::connect(self.gateway.address).await.unwrap();
         let cookie = self.browser.session_cookie().unwrap();
-        let request =
-            format!("GET /api HTTP/1.1\r\nhost: shop.test\r\nx-csrf: 1\r\ncookie: {COOKIE}={cookie}\r\n\r\n");
+        let request = format!(
+            "GET /api HTTP/1.1\r\nhost: shop.test\r\nx-csrf: 1\r\ncookie: {SESSION_COOKIE}={cookie}\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         self.issuer.until(|issuer| issuer.held() == 1).await;
         stream.shutdown().await.unwrap();
@@ -47,7 +49,7 @@ async fn a_logout_during_a_refresh_wins_and_the_late_tokens_are_revoked() {
     let waiting = world.calls(3);
     world.issuer.until(|issuer| issuer.held() == 1).await;
     let late = world.issuer.living_refresh_tokens();
-    assert!(world.log_out().await.clears(COOKIE));
+    assert!(world.log_out().await.clears(SESSION_COOKIE));
     world.issuer.release_token_answers();
     for answer in waiting.join_all().await {
         assert_ended(&answer, "unauthenticated");
@@ -67,7 +69,7 @@ async fn a_logout_during_a_refresh_in_the_background_wins_too() {
     world.token().await;
     world.issuer.until(|issuer| issuer.held() == 1).await;
     let late = world.issuer.living_refresh_tokens();
-    assert!(world.log_out().await.clears(COOKIE));
+    assert!(world.log_out().await.clears(SESSION_COOKIE));
     world.issuer.release_token_answers();
     world.issuer.until(|issuer| issuer.revoked().len() == 4).await;
     assert_eq!(world.issuer.revoked()[2..3], late);

@@ -31,7 +31,7 @@ impl World {
     /// The first token is refused from now on.
     async fn refused() -> Self {
         let (upstream, refused) = refusing().await;
-        let mut world = Self::start_with(upstream, |_| {}, |setup| setup).await;
+        let mut world = Self::start_with(upstream, |_, _| {}).await;
         let first = world.token().await;
         refused.lock().unwrap().insert(first);
         world
@@ -83,7 +83,7 @@ async fn an_upstream_that_refuses_every_token_is_no_refresh_storm() {
                 if arrived.headers.contains_key("authorization") { refusal() } else { full("") }
             },
         );
-    let mut world = World::start_with(upstream.await, |_| {}, |setup| setup).await;
+    let mut world = World::start_with(upstream.await, |_, _| {}).await;
     for _ in 0..20 {
         let answer = world.call().await;
         assert_eq!((answer.status.as_u16(), answer.set_cookies().len()), (401, 0));
@@ -102,7 +102,7 @@ async fn an_upstream_that_refuses_every_token_is_no_refresh_storm() {
 #[tokio::test]
 async fn a_token_that_was_accepted_and_is_refused_later_is_replaced_again() {
     let (upstream, refused) = refusing().await;
-    let mut world = World::start_with(upstream, |_| {}, |setup| setup).await;
+    let mut world = World::start_with(upstream, |_, _| {}).await;
     for refreshes in 1..=3 {
         let token = world.token().await;
         refused.lock().unwrap().insert(token);
@@ -130,7 +130,7 @@ async fn any_other_401_is_passed_on_untouched() {
                 .extend(challenge.map(|value| (http::header::WWW_AUTHENTICATE, value.parse().unwrap())));
             response
         });
-        let mut world = World::start_with(upstream.await, |_| {}, |setup| setup).await;
+        let mut world = World::start_with(upstream.await, |_, _| {}).await;
         let answer = world.call().await;
         assert_eq!((answer.status.as_u16(), answer.text().as_str()), (401, "its own words"));
         assert!(answer.set_cookies().is_empty());
@@ -156,7 +156,7 @@ async fn without_a_refresh_token_a_refusal_is_passed_on() {
     let without = |issuer: &crate::support::issuer::Issuer| {
         issuer.behave(|behaviour| behaviour.issues_refresh_tokens = false);
     };
-    let mut world = World::start_with(upstream, without, |setup| setup).await;
+    let mut world = World::start_with(upstream, |issuer, _| without(issuer)).await;
     let first = world.token().await;
     refused.lock().unwrap().insert(first);
     assert_eq!(world.call().await.status, 401);
@@ -175,7 +175,7 @@ async fn a_login_that_the_issuer_has_ended_ends_the_session() {
 async fn r32_a_scope_that_shrank_with_the_replacement_is_forbidden() {
     let (upstream, refused) = refusing().await;
     let profile = format!("path: /profile, upstream: \"{}\", required_scopes: [profile]", upstream.url());
-    let mut world = World::start_with(upstream, |_| {}, |setup| setup.route(&profile)).await;
+    let mut world = World::start_with(upstream, |_, setup| setup.add_route(&profile)).await;
     let first = world.token().await;
     refused.lock().unwrap().insert(first);
     world.issuer.behave(|behaviour| behaviour.scope = Some("openid".to_owned()));

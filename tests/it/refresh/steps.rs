@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::clock::{Clock, ManualClock, Timestamp};
+use cloakroom::clock::{Clock, ManualClock};
 use cloakroom::config::{self, App};
 use cloakroom::oidc::{AuthorizationRequest, Client};
 use cloakroom::random::Random;
@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::troubled_store::{Step, Trouble, TroubledStore};
-use super::until;
+use crate::support::clock::clock;
 use crate::support::gateway::{Setup, environment};
 use crate::support::issuer::{Endpoint, Fault, Issuer};
+use crate::support::wait::{in_time, until};
 
 /// A session, and two nodes that may refresh it.
 struct Bench {
@@ -44,9 +45,9 @@ struct Node {
 
 impl Bench {
     async fn start() -> Self {
-        let clock = Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_800_000_000)));
+        let clock = clock();
         let issuer = Issuer::start_with(clock.clone()).await;
-        let setup = Setup::new(&issuer.url()).route("path: /api, upstream: \"http://127.0.0.1:9\"");
+        let setup = Setup::new(&issuer.url()).for_users("/api", "http://127.0.0.1:9");
         let loaded = config::parse("test.yaml", &setup.yaml(), &environment).unwrap();
         let ring = Arc::new(KeyRing::new(&loaded.config.session_keys));
         let store = Arc::new(TroubledStore::new(clock.clone()));
@@ -90,7 +91,7 @@ impl Bench {
     async fn settle(&self) {
         for node in [&self.one, &self.other, &self.cold] {
             node.tasks.close();
-            tokio::time::timeout(Duration::from_secs(30), node.tasks.wait()).await.expect("all flights end");
+            in_time(node.tasks.wait()).await;
             let state = format!("{:?}", node.refresher);
             assert!(state.contains("flights: {}"), "{state}");
         }

@@ -1,14 +1,15 @@
 //! Redis frozen, stopped and started again: answers in time, the cookie kept, and nobody logged out.
 
-use super::{World, assert_ended, assert_unavailable, until};
+use super::{World, assert_ended, assert_unavailable};
 use crate::support::browser::{Browser, admin};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, SESSION_COOKIE};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
+use crate::support::wait::until;
 
 impl World {
     async fn over(redis: &Redis) -> Self {
-        Self::start_with(Upstream::start().await, |_| {}, |setup| setup.redis(&redis.url())).await
+        Self::start_with(Upstream::start().await, |_, setup| setup.store_in(redis)).await
     }
 
     /// A second gateway over the same Redis, and the same browser's window to it.
@@ -89,7 +90,7 @@ async fn a_redis_that_lost_everything_ends_sessions_and_nothing_brings_one_back(
     assert_eq!(world.issuer.revoked(), [late[0].clone(), token]);
     let cookie = world.browser.session_cookie().unwrap();
     assert_ended(&world.call().await, "unauthenticated");
-    world.browser.plant(super::COOKIE, &cookie);
+    world.browser.plant(SESSION_COOKIE, &cookie);
     assert_ended(&elsewhere.fetch("/api").await, "unauthenticated");
     assert_eq!(stored_version(&redis).await, None);
 }

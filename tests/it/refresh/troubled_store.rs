@@ -9,6 +9,8 @@ use cloakroom::session::store::memory::MemoryStore;
 use cloakroom::session::store::{LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
 use tokio::sync::watch;
 
+use crate::support::wait::in_time;
+
 /// What a refresh asks the store for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -68,7 +70,7 @@ impl TroubledStore {
     pub async fn until_reached(&self) {
         let mut arrived = self.arrived.subscribe();
         let reached = arrived.wait_for(|arrived| *arrived > 0);
-        tokio::time::timeout(Duration::from_secs(30), reached).await.expect("the step is reached").unwrap();
+        in_time(reached).await.unwrap();
     }
 
     async fn pass<T: Send>(

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use url::Url;
 
 use super::form::Form;
-use super::gateway::ORIGIN;
+use super::gateway::{ORIGIN, SESSION_COOKIE};
 
 pub struct Browser {
     /// The one app whose host leads to a gateway; every other host is reached as it is written.
@@ -178,7 +178,7 @@ impl Browser {
     /// The value of the session cookie, where there is one.
     pub fn session_cookie(&self) -> Option<String> {
         self.cookie(match self.origin.scheme() {
-            "https" => "__Host-cloakroom",
+            "https" => SESSION_COOKIE,
             _ => "cloakroom",
         })
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cloakroom::clock::{Clock, SystemClock};
 use cloakroom::config;
@@ -14,10 +14,18 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::issuer::{CLIENT_ID, CLIENT_SECRET};
+use super::redis::Redis;
+use super::wait::in_time;
 
 /// The origin of the app under test. The gateway listens on loopback in plain HTTP, as behind a TLS
 /// terminator, and the browser of these tests sends this host.
 pub const ORIGIN: &str = "https://shop.test";
+
+/// The name of its session cookie.
+pub const SESSION_COOKIE: &str = "__Host-cloakroom";
+
+/// An issuer where nobody is, for apps at which nobody logs in.
+pub const NO_ISSUER: &str = "http://127.0.0.1:9";
 
 /// What a gateway is started with: YAML, piece by piece. Each `…` piece is put in as it stands, indented
 /// for its place.
@@ -34,6 +42,8 @@ pub struct Setup {
     pub server: String,
     pub sessions: String,
     pub store: String,
+    /// The last lines of the file.
+    pub telemetry: String,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -45,10 +55,13 @@ pub struct Gateway {
     running: JoinHandle<()>,
 }
 
-/// The real program. It is killed when it is dropped.
+/// The real program, and every line it has logged. It is killed when it is dropped.
 pub struct GatewayProcess {
     pub address: SocketAddr,
-    pub child: Child,
+    pub admin: SocketAddr,
+    child: Child,
+    log: JoinHandle<()>,
+    lines: Arc<Mutex<Vec<String>>>,
     _folder: tempfile::TempDir,
 }
 
@@ -67,20 +80,46 @@ impl Setup {
             server: String::new(),
             sessions: String::new(),
             store: "memory: {}".to_owned(),
+            telemetry: String::new(),
             clock: Arc::new(SystemClock),
         }
     }
 
-    /// Adds a route, such as `path: /api, upstream: "http://127.0.0.1:9000"`.
+    /// With a route, such as `path: /api, upstream: "http://127.0.0.1:9000"`.
     pub fn route(mut self, keys: &str) -> Self {
-        writeln!(self.routes, "- {{{keys}}}").unwrap();
+        self.add_route(keys);
         self
     }
 
-    /// Takes the sessions to this Redis.
+    /// The same, in place.
+    pub fn add_route(&mut self, keys: &str) {
+        writeln!(self.routes, "- {{{keys}}}").unwrap();
+    }
+
+    /// The upstream of the first route.
+    pub fn upstream(&self) -> String {
+        self.routes.split('"').nth(1).expect("a route to an upstream").to_owned()
+    }
+
+    /// With a route for those who have a session.
+    pub fn for_users(self, path: &str, upstream: &str) -> Self {
+        self.route(&format!("path: {path}, upstream: \"{upstream}\""))
+    }
+
+    /// With a route that looks at no session.
+    pub fn for_anybody(self, path: &str, upstream: &str) -> Self {
+        self.route(&format!("path: {path}, upstream: \"{upstream}\", auth: none"))
+    }
+
+    /// Takes the sessions to the Redis at this URL.
     pub fn redis(mut self, url: &url::Url) -> Self {
         self.store = format!("redis: {{url: \"{url}\"}}");
         self
+    }
+
+    /// The same, in place.
+    pub fn store_in(&mut self, redis: &Redis) {
+        self.store = format!("redis: {{url: \"{}\"}}", redis.url());
     }
 
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -121,8 +160,7 @@ impl Setup {
             yaml += "    routes:\n";
             yaml += &indented(&self.routes, 6);
         }
-        yaml += &self.further_apps;
-        yaml
+        yaml + &self.further_apps + &self.telemetry
     }
 
     /// Starts a gateway in this process.
@@ -145,26 +183,48 @@ impl Setup {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cloakroom.yaml");
         std::fs::write(&file, self.yaml()).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cloakroom"))
-            .arg("serve")
-            .arg("-c")
-            .arg(&file)
-            .env("SESSION_KEY", SESSION_KEY)
-            .env("CLIENT_SECRET", CLIENT_SECRET)
+        let mut child = program(&["serve", "-c", file.to_str().unwrap()])
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next_line().await.unwrap().expect("the gateway says where it listens");
-            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            if event["event"] == "server.listening" {
-                break event["address"].as_str().unwrap().parse().unwrap();
+        let mut reader = BufReader::new(child.stderr.take().unwrap()).lines();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (address, admin) = loop {
+            let line = in_time(reader.next_line()).await.unwrap().expect("the gateway says where it listens");
+            lines.lock().unwrap().push(line.clone());
+            if line.contains("server.listening") {
+                break addresses(&line);
             }
         };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        GatewayProcess { address, child, _folder: folder }
+        let noted = Arc::clone(&lines);
+        let log = tokio::spawn(async move {
+            while let Ok(Some(line)) = reader.next_line().await {
+                noted.lock().unwrap().push(line);
+            }
+        });
+        GatewayProcess { address, admin, child, log, lines, _folder: folder }
+    }
+}
+
+impl GatewayProcess {
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        let kill = std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(kill.unwrap().success(), "it is there to take a signal");
+    }
+
+    /// Whether it has not ended yet.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end, and gives its exit code with all it has logged.
+    pub async fn ended(mut self) -> (Option<i32>, Vec<String>) {
+        let status = in_time(self.child.wait()).await.unwrap();
+        in_time(self.log).await.unwrap();
+        (status.code(), std::mem::take(&mut self.lines.lock().unwrap()))
     }
 }
 
@@ -185,6 +245,26 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.running.abort();
     }
+}
+
+/// The program, with the secrets that the configuration of these tests names.
+pub fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
+    command
+        .args(arguments)
+        .env("SESSION_KEY", SESSION_KEY)
+        .env("CLIENT_SECRET", CLIENT_SECRET)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Both addresses in the line that says where the gateway listens, whatever the format of the log.
+fn addresses(line: &str) -> (SocketAddr, SocketAddr) {
+    let words = line.split(|letter: char| !(letter.is_ascii_digit() || matches!(letter, '.' | ':')));
+    let mut addresses = words.filter_map(|word| word.trim_matches(':').parse().ok());
+    let mut next = || addresses.next().expect("an address");
+    (next(), next())
 }
 
 /// Anything 32 bytes long that is not all alike.

@@ -3,16 +3,13 @@
 //! It rotates refresh tokens and, when a spent one comes back, kills all tokens of that login, as real
 //! issuers with reuse detection do.
 
-#![allow(dead_code, reason = "each test uses the part it needs")]
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::clock::{Clock, SystemClock};
 use http::header::CONNECTION;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -27,6 +24,7 @@ pub use behaviour::Behaviour;
 pub use faults::{Endpoint, Fault};
 pub use keys::{Algorithm, Draft, Signature};
 
+use super::wait::in_time;
 use faults::Faults;
 use grants::Grants;
 use keys::Keys;
@@ -53,7 +51,6 @@ pub struct Issuer {
 #[derive(Clone, Debug)]
 pub struct Received {
     pub endpoint: Endpoint,
-    pub method: Method,
     pub headers: HeaderMap,
     pub query: Vec<(String, String)>,
     pub form: Vec<(String, String)>,
@@ -187,9 +184,7 @@ impl Issuer {
                 changes.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), wait)
-            .await
-            .expect("the issuer saw what was waited for");
+        in_time(wait).await;
     }
 
     /// All requests so far, in order.
@@ -267,7 +262,7 @@ impl Received {
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let pairs = |bytes: &[u8]| form_urlencoded::parse(bytes).into_owned().collect();
         let query = pairs(head.uri.query().unwrap_or_default().as_bytes());
-        Self { endpoint, method: head.method, headers: head.headers, query, form: pairs(&body) }
+        Self { endpoint, headers: head.headers, query, form: pairs(&body) }
     }
 }
 

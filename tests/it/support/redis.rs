@@ -7,13 +7,12 @@ use std::time::Duration;
 use cloakroom::config;
 use redis::{Client, Cmd, FromRedisValue, Value};
 use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use url::Url;
 
-const SERVER: &str = "/usr/bin/redis-server";
+use super::wait::in_time;
 
-/// How long anything may take to come about before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const SERVER: &str = "/usr/bin/redis-server";
 
 /// A Redis server on a free port of the loopback interface, without persistence. Dropping it kills it.
 #[derive(Debug)]
@@ -90,7 +89,7 @@ impl Redis {
             }
             true
         };
-        timeout(PATIENCE, answers).await.expect("redis-server answers")
+        in_time(answers).await
     }
 
     async fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {

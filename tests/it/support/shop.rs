@@ -2,26 +2,26 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use cloakroom::clock::{ManualClock, Timestamp};
+use cloakroom::clock::ManualClock;
 use http::header::{CACHE_CONTROL, HOST, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Method, Request};
 use http_body_util::Full;
 use url::Url;
 
 use super::browser::{Answer, Browser, exchange};
-use super::gateway::{Gateway, ORIGIN, Setup};
+use super::clock::clock;
+use super::gateway::{Gateway, ORIGIN, SESSION_COOKIE, Setup};
 use super::issuer::Issuer;
 use super::upstream::Upstream;
-
-/// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::wait::in_time;
 
 pub struct Shop {
     pub clock: Arc<ManualClock>,
     pub issuer: Issuer,
     pub upstream: Upstream,
+    /// Starts another gateway like the one there is.
+    pub setup: Setup,
     pub gateway: Gateway,
 }
 
@@ -35,23 +35,23 @@ impl Shop {
     pub async fn open_with(change: impl FnOnce(&Issuer, &mut Setup)) -> Self {
         let clock = clock();
         let issuer = Issuer::start_with(clock.clone()).await;
-        Self::open_at(issuer, clock, change).await
+        Self::open_among(clock, issuer, Upstream::start().await, change).await
     }
 
-    /// The same, with an issuer that goes by this clock.
-    pub async fn open_at(
-        issuer: Issuer,
+    /// The same, among these neighbours.
+    pub async fn open_among(
         clock: Arc<ManualClock>,
+        issuer: Issuer,
+        upstream: Upstream,
         change: impl FnOnce(&Issuer, &mut Setup),
     ) -> Self {
-        let upstream = Upstream::start().await;
         let mut setup = Setup::new(&issuer.url())
-            .route(&format!("path: /api, upstream: \"{}\"", upstream.url()))
-            .route(&format!("path: /, upstream: \"{}\", auth: none", upstream.url()))
+            .for_users("/api", &upstream.url())
+            .for_anybody("/", &upstream.url())
             .clock(clock.clone());
         change(&issuer, &mut setup);
         let gateway = setup.start().await;
-        Self { clock, issuer, upstream, gateway }
+        Self { clock, issuer, upstream, setup, gateway }
     }
 
     pub fn browser(&self) -> Browser {
@@ -79,11 +79,6 @@ impl Shop {
     pub async fn bare(&self, method: Method, target: &str, fields: &[(&str, &str)]) -> Answer {
         bare(self.gateway.address, ORIGIN, method, target, fields).await
     }
-}
-
-/// A clock that stands at some moment.
-pub fn clock() -> Arc<ManualClock> {
-    Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_800_000_000)))
 }
 
 /// One request of these fields alone to the app of this origin, without a browser.
@@ -134,7 +129,7 @@ pub fn offers_login(browser: &Browser, answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{}", answer.text());
     assert!(answer.text().contains("href=\"/bff/login"), "{}", answer.text());
     assert_eq!(answer.headers[CACHE_CONTROL], "no-store");
-    assert!(!browser.cookie_names().contains(&"__Host-cloakroom".to_owned()));
+    assert!(!browser.cookie_names().contains(&SESSION_COOKIE.to_owned()));
 }
 
 /// The login of this callback is over for good: its cookie is taken back.
@@ -174,19 +169,4 @@ pub fn with_query(url: &Url, change: impl FnOnce(&mut Vec<(String, String)>)) ->
     let mut changed = url.clone();
     changed.query_pairs_mut().clear().extend_pairs(pairs);
     changed
-}
-
-/// Fails the test where something never comes to its end.
-pub async fn in_time<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("an end in time")
-}
-
-/// Waits until the answer to a question is the wanted one.
-pub async fn eventually(mut question: impl AsyncFnMut() -> bool) {
-    in_time(async {
-        while !question().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
 }

@@ -103,6 +103,11 @@ impl Upstream {
         self.arrived.lock().unwrap().clone()
     }
 
+    /// What has come last.
+    pub fn last(&self) -> Arrived {
+        self.arrived().pop().expect("something has come")
+    }
+
     /// The bearer tokens that came, in order.
     pub fn tokens(&self) -> Vec<String> {
         let token = |arrived: &Arrived| {

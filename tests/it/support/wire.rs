@@ -1,14 +1,11 @@
 //! A client that writes bytes, for what a well-behaved one cannot be made to send.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-/// For anything that is waited for; a test that needs it all has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use super::wait::in_time;
 
 pub struct Wire {
     pub stream: TcpStream,
@@ -28,21 +25,6 @@ pub struct Reply {
 /// The head of a request to the app under test, with these fields, each ended by CRLF.
 pub fn head(line: &str, fields: &str) -> String {
     format!("{line} HTTP/1.1\r\nHost: shop.test\r\n{fields}\r\n")
-}
-
-/// What has to happen, with an end to the waiting.
-pub async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("it happens")
-}
-
-/// Waits until the condition holds.
-pub async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    within(async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
 }
 
 /// One request on a connection of its own.
@@ -169,8 +151,7 @@ impl Wire {
 
     /// Waits for more; `false` where the connection has ended.
     async fn more(&mut self) -> bool {
-        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
-        read.expect("something comes, or the connection ends").is_ok_and(|length| length > 0)
+        in_time(self.stream.read_buf(&mut self.unread)).await.is_ok_and(|length| length > 0)
     }
 }
 
@@ -190,6 +171,16 @@ impl Reply {
         assert_eq!(document["status"], self.status, "{document}");
         document["type"].as_str().unwrap().strip_prefix("urn:cloakroom:").unwrap().to_owned()
     }
+}
+
+/// What a server reads of a request: its head, and no more than came with it.
+pub async fn read_head(stream: &mut TcpStream) -> Vec<u8> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|part| part == b"\r\n\r\n") {
+        let length = in_time(stream.read_buf(&mut head)).await.unwrap();
+        assert!(length > 0, "the connection ended in {:?}", String::from_utf8_lossy(&head));
+    }
+    head
 }
 
 fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {

@@ -88,10 +88,12 @@ impl Connection {
 }
 
 impl Live {
-    /// `NOSCRIPT` is no failure: the script is sent then, over the same connection.
+    /// `NOSCRIPT` is no failure: the script is sent then, over the same connection. Nor is `WRONGTYPE`, which
+    /// tells of one key alone.
     fn observe<T>(&self, result: &RedisResult<T>) {
         if let Err(error) = result
             && error.kind() != ErrorKind::Server(ServerErrorKind::NoScript)
+            && error.code() != Some("WRONGTYPE")
         {
             self.is_broken.store(true, Ordering::Relaxed);
         }

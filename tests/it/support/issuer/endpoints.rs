@@ -76,7 +76,6 @@ impl Shared {
             user: state.behaviour.user.clone(),
             nonce: parameter("nonce").map(str::to_owned),
             acr: parameter("acr_values").and_then(|values| values.split(' ').next()).map(str::to_owned),
-            scope: scope.to_owned(),
             sid: String::new(),
             authenticated_at: self.clock.now(),
             alive: true,
@@ -199,7 +198,7 @@ impl Shared {
                 location.query_pairs_mut().extend_pairs(state);
                 see_other(&location)
             }
-            None => answer(200, "text/html", "<h1>Signed out</h1>"),
+            None => answer(200, "text/html", "<h1>Logged out</h1>"),
         }
     }
 }

@@ -23,7 +23,6 @@ pub struct Login {
     pub user: Value,
     pub nonce: Option<String>,
     pub acr: Option<String>,
-    pub scope: String,
     pub sid: String,
     pub authenticated_at: Timestamp,
     pub alive: bool,

@@ -1,0 +1,113 @@
+//! `server`, `admin` and `telemetry`.
+
+use super::*;
+
+fn limit(value: &str) -> String {
+    with("  listen:", &format!("  limits: {{{value}}}\n  listen:"))
+}
+
+#[test]
+fn durations_have_a_number_and_a_unit() {
+    for (text, milliseconds) in
+        [("500ms", 500), ("90s", 90_000), ("30m", 1_800_000), ("12h", 43_200_000), ("7d", 604_800_000)]
+    {
+        let limits = config(&limit(&format!("header_timeout: {text}"))).server.limits;
+        assert_eq!(limits.header_timeout, Duration::from_millis(milliseconds));
+    }
+    for text in [
+        "90",
+        "s",
+        "9 s",
+        "1h30m",
+        "1.5h",
+        "-1s",
+        "0s",
+        "0h",
+        "90S",
+        "1w",
+        "99999999999999999999s",
+        "9999999999999999h",
+        "3651d",
+    ] {
+        refused_in(&limit(&format!("header_timeout: «{text}")), text, "");
+    }
+}
+
+#[test]
+fn a_duration_is_nothing_only_where_that_means_not_at_all() {
+    let server = config(&with("  listen:", "  shutdown_grace: 0s\n  listen:")).server;
+    assert_eq!(server.shutdown_grace, Duration::ZERO);
+    let shared = |value: &str| with("  store:", &format!("  {value}\n  store:"));
+    let own = |value: &str| with("    routes:", &format!("    session: {{{value}}}\n    routes:"));
+    for file in [shared, own] {
+        let session = &config(&file("refresh_before_expiry: 0s")).apps[0].session;
+        assert_eq!(session.refresh_before_expiry, Duration::ZERO);
+        refused_in(&file("idle_timeout: «0s"), "0s", "nothing");
+        refused_in(&file("lifetime: «0s"), "0s", "nothing");
+    }
+    for key in ["idle_timeout", "websocket_idle_timeout"] {
+        refused_in(&limit(&format!("{key}: «0s")), "0s", "nothing");
+    }
+    for key in ["connect", "response", "idle"] {
+        refused(
+            "        upstream:",
+            &format!("        timeouts: {{{key}: «0s}}\n        upstream:"),
+            "0s",
+            "nothing",
+        );
+    }
+}
+
+#[test]
+fn sizes_are_bytes_or_have_a_binary_unit() {
+    for (text, bytes) in
+        [("65536", 65_536), ("64KiB", 65_536), ("10MiB", 10 << 20), ("1GiB", 1 << 30), ("'8192'", 8192)]
+    {
+        assert_eq!(config(&limit(&format!("body_bytes: {text}"))).server.limits.body_bytes, bytes);
+    }
+    for text in ["0", "0KiB", "64KB", "64k", "1.5MiB", "-1", "KiB", "64 KiB", "99999999999GiB"] {
+        refused_in(&limit(&format!("body_bytes: «{text}")), text, "");
+    }
+    refused_in(&limit("header_bytes: «1023"), "1023", "too small");
+    assert_eq!(config(&limit("header_bytes: 1KiB")).server.limits.header_bytes, 1024);
+}
+
+#[test]
+fn listeners_are_an_address_and_a_port() {
+    for text in ["localhost:8443", ":8443", "8443", "0.0.0.0", "0.0.0.0:65536", "1.2.3:80"] {
+        refused("listen: 127.0.0.1:0", &format!("listen: «'{text}'"), text, "not an address");
+    }
+    assert!(config(&with("127.0.0.1:0", "'[::1]:0'")).server.listen.is_ipv6());
+}
+
+#[test]
+fn the_operators_listener_is_another_one() {
+    let text = BASE.replace("127.0.0.1:0", "127.0.0.1:8443");
+    refused_in(&format!("{text}admin: {{listen: «'127.0.0.1:8443'}}\n"), "127.0.0.1:8443", "public address");
+    assert!(config(&format!("{text}admin: {{listen: '127.0.0.1:9090'}}\n")).admin.is_some());
+    assert!(config(&format!("{BASE}admin: {{listen: '127.0.0.1:0'}}\n")).admin.is_some());
+}
+
+#[test]
+fn trusted_proxies_are_networks_or_addresses() {
+    let proxies = |value: &str| with("  listen:", &format!("  trusted_proxies: {value}\n  listen:"));
+    let networks = config(&proxies("[10.0.0.0/8, 192.0.2.7, '2001:db8::/32']")).server.trusted_proxies;
+    assert_eq!(
+        networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]
+    );
+    refused_in(&proxies("[«10.1.2.3/8]"), "10.1.2.3/8", "which of the two");
+    refused_in(&proxies("[10.0.0.0/8, «proxy.internal]"), "proxy.internal", "not a network");
+    refused_in(&proxies("[«10.0.0.0/33]"), "10.0.0.0/33", "not a network");
+}
+
+#[test]
+fn logs_have_known_formats_and_levels() {
+    let log = |value: &str| format!("{BASE}telemetry: {{log: {{{value}}}}}\n");
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        assert_eq!(config(&log(&format!("level: {level}"))).telemetry.log_level, level);
+    }
+    assert_eq!(config(&log("format: text")).telemetry.log_format, LogFormat::Text);
+    refused_in(&log("level: «verbose"), "verbose", "unknown value");
+    refused_in(&log("format: «xml"), "xml", "unknown value");
+}
