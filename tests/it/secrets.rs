@@ -1,46 +1,21 @@
 //! What must never be written down: tokens, codes, cookies, secrets.
 
 use std::collections::HashSet;
-use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{Draft, Endpoint, Fault, Signature};
+use crate::support::log::Log;
 use crate::support::secrets::that_passed;
 use crate::support::shop::{Shop, arrive};
 use crate::support::wait::in_time;
 
-/// Keeps what is logged, by the other tests of this process too: a subscriber of one thread alone would miss
-/// events, for whether one is wanted is remembered process-wide.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn r62_no_secret_reaches_the_log_on_any_way_through_a_session() {
+    // Of the other tests of this process too: a subscriber of one thread alone would miss events of tasks.
     let log = Log::default();
     // As the program logs, and as much as it can.
     let filter = EnvFilter::new("warn,cloakroom=trace,hyper=off,hyper_util=off");
@@ -85,7 +60,7 @@ async fn r62_no_secret_reaches_the_log_on_any_way_through_a_session() {
     visited.push(callback);
     cookies.extend(["forged-cookie".to_owned(), "forged-token".to_owned()]);
 
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.take();
     assert!(log.contains("login.succeeded") && log.contains("revocation.failed"), "{log}");
     let mut secrets = that_passed(&shop.issuer, &shop.upstream, &visited);
     secrets.extend(cookies);

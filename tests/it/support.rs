@@ -7,6 +7,7 @@ pub mod demo;
 pub mod form;
 pub mod gateway;
 pub mod issuer;
+pub mod log;
 pub mod node;
 pub mod port;
 pub mod real_issuer;

@@ -1,8 +1,7 @@
 //! What Redis, and the network in front of it, may do to us.
 
 use std::future::Future;
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use cloakroom::clock::ManualClock;
 use cloakroom::config;
@@ -12,10 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::{MINUTE, eventually, key, owner, record, store_in};
 use crate::support::clock::clock;
+use crate::support::log::Log;
 use crate::support::redis::Redis;
 use crate::support::wait::in_time;
 
@@ -128,18 +127,18 @@ async fn a_damaged_record_counts_as_absent_loudly_and_is_taken_away() {
             .collect();
         redis.command::<redis::Value>(&words).await;
         let before: Vec<u8> = redis.command(&["DUMP", &name]).await;
-        assert_eq!(log.take_errors(), 0, "{context}");
+        assert_eq!(take_errors(&log), 0, "{context}");
         assert_eq!(store.read(&key).await.unwrap(), None, "{context}");
-        assert_eq!(log.take_errors(), 1, "{context}");
+        assert_eq!(take_errors(&log), 1, "{context}");
         let replaced = store.replace(&key, Version(1), b"new", Version(2)).await.unwrap();
-        assert_eq!((replaced, log.take_errors()), (Replaced::Absent, 1), "{context}");
+        assert_eq!((replaced, take_errors(&log)), (Replaced::Absent, 1), "{context}");
         store.touch(&key, record.expires_at, later).await.unwrap();
-        assert_eq!(log.take_errors(), 1, "{context}");
+        assert_eq!(take_errors(&log), 1, "{context}");
         assert_eq!(store.take_version(&key, Version(1)).await.unwrap(), None, "{context}");
-        assert_eq!(log.take_errors(), 1, "{context}");
+        assert_eq!(take_errors(&log), 1, "{context}");
         assert_eq!(redis.command::<Vec<u8>>(&["DUMP", &name]).await, before, "{context}: left as it lay");
         assert_eq!(store.take(&key).await.unwrap(), None, "{context}");
-        assert_eq!(log.take_errors(), 1, "{context}");
+        assert_eq!(take_errors(&log), 1, "{context}");
         assert_eq!(redis.command::<Vec<String>>(&["KEYS", "*"]).await, [""; 0], "{context}");
     }
 }
@@ -265,36 +264,9 @@ async fn redis_collects_what_nobody_asks_for_again_and_keeps_a_session_in_one_sl
     }
 }
 
-/// What this test's thread logs.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// How often an unreadable record was told of since the last time.
-    fn take_errors(&self) -> usize {
-        let lines = std::mem::take(&mut *self.0.lock().unwrap());
-        let lines = String::from_utf8(lines).unwrap();
-        lines.lines().filter(|line| line.contains("ERROR") && line.contains("record_unreadable")).count()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
+/// How often an unreadable record was told of since the last time.
+fn take_errors(log: &Log) -> usize {
+    log.take().lines().filter(|line| line.contains("ERROR") && line.contains("record_unreadable")).count()
 }
 
 /// Every operation answers `Unavailable`, and none takes for ever to say so. What is asked may still be done
