@@ -136,10 +136,6 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A user is sent to an issuer that was there this short a while ago: from one that is away nobody comes
-/// back, and a crowd that logs in asks once.
-const CONFIRMATION_LIFETIME: Duration = Duration::from_secs(1);
-
 /// How long answers that seldom change are used: the metadata and the keys.
 const CACHE_LIFETIME: Duration = Duration::from_secs(60 * 60);
 

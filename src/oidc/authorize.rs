@@ -2,6 +2,7 @@
 //! (RFC 9207).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::error::{IssuerUnavailable, ResponseIssuerError};
-use super::{CONFIRMATION_LIFETIME, Client, Expected};
+use super::{Client, Expected};
 use crate::secret::Secret;
 
 /// One login's request. What it names wins over the configured authorization parameters.
@@ -52,7 +53,8 @@ impl Client {
         &self,
         request: &AuthorizationRequest<'_>,
     ) -> Result<Url, IssuerUnavailable> {
-        let metadata = self.discovery.confirmed(CONFIRMATION_LIFETIME).await?;
+        // From an issuer that is away nobody comes back. A crowd that logs in shares the asking.
+        let metadata = self.discovery.confirmed(Duration::ZERO).await?;
         let expected = request.expected;
         let scope = self.oidc.scopes.join(" ");
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(expected.verifier.expose()));

@@ -112,22 +112,22 @@ impl<T: Send + Sync + 'static> Cached<T> {
         fly(flight, renewal).await
     }
 
-    /// A value that was fetched within `age`: for those who need to know that the issuer is there now, and
-    /// for whom an old one is worth nothing.
+    /// A value that at the time of this call is no older than `age`: for those who need to know that the
+    /// issuer is there, and for whom an old one is worth nothing. Those who wait for a fetch share it.
     pub(super) async fn no_older_than(
         &self,
         age: Duration,
         fetch: impl Future<Output = Result<T, IssuerUnavailable>> + Send + 'static,
     ) -> Result<Arc<T>, IssuerUnavailable> {
+        let asked_at = self.0.clock.now();
         let flight = Arc::clone(&self.0.flight).lock_owned().await;
-        let now = self.0.clock.now();
         {
             let state = self.0.state();
-            if let Some(error) = state.failed_within(now, RETRY_INTERVAL) {
+            if let Some(error) = state.failed_within(self.0.clock.now(), RETRY_INTERVAL) {
                 return Err(error.clone());
             }
             if let (Some((value, at)), None) = (&state.value, &state.failure)
-                && is_within(now, *at, age)
+                && (*at >= asked_at || is_within(asked_at, *at, age))
             {
                 return Ok(Arc::clone(value));
             }
