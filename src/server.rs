@@ -105,6 +105,18 @@ impl Server {
             config::Store::Memory => Arc::new(MemoryStore::new(Arc::clone(&clock))),
             config::Store::Redis(redis) => Arc::new(RedisStore::new(redis, Arc::clone(&clock))?),
         };
+        Self::bind_with_store(config, store, clock).await
+    }
+
+    /// The same, with a store other than the configured one.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn bind_with_store(
+        config: Config,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BindError> {
         let listener = listen(config.server.listen).await?;
         let admin = match &config.admin {
             Some(admin) => Some(listen(admin.listen).await?),

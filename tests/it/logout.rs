@@ -1,5 +1,6 @@
 //! Where a session is ended: `POST logout`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -11,6 +12,7 @@ use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{CLIENT_ID, Endpoint, Fault};
 use crate::support::redis::Redis;
 use crate::support::shop::{Shop, arrive, location, parameter};
+use crate::support::troubled_store::{Step, Trouble, TroubledStore};
 use crate::support::wait::{in_time, until};
 
 const JSON: [(&str, &str); 2] = [("x-csrf", "1"), ("accept", "application/json")];
@@ -312,4 +314,25 @@ async fn back_from_the_issuer_the_browser_goes_on_to_the_app() {
         );
     }
     assert_eq!(browser.fetch("/api/orders").await.status, 200, "nothing ends there");
+}
+
+#[tokio::test]
+async fn r52_tokens_are_revoked_where_the_store_lost_its_answer_or_hung_in_the_middle() {
+    for trouble in [Trouble::LosesItsAnswer, Trouble::Fails] {
+        let mut store = None;
+        let shop = Shop::open_with(|_, setup| {
+            let troubled = store.insert(Arc::new(TroubledStore::new(Arc::clone(&setup.clock))));
+            setup.stand_in = Some(troubled.clone());
+        })
+        .await;
+        let store = store.unwrap();
+        let mut browser = shop.user().await;
+        store.begin(Step::Take, trouble);
+        let answer = log_out_by_script(&mut browser).await;
+        assert_eq!(answer.problem(), "store-unavailable", "nobody can tell whether it was done");
+        store.end();
+        in_time(shop.issuer.until(|issuer| issuer.revoked().len() == 2)).await;
+        assert!(shop.issuer.living_refresh_tokens().is_empty(), "{trouble:?}");
+        assert_eq!(browser.fetch("/api/orders").await.problem(), "unauthenticated", "{trouble:?}");
+    }
 }

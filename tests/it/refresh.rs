@@ -22,7 +22,6 @@ mod races;
 mod refused;
 mod steps;
 mod store_outage;
-mod troubled_store;
 
 /// A gateway between an issuer and an upstream, all by one clock that stands still, and a browser that has
 /// logged in. An access token lives for 300 s, and is stale in the last 60 s.

@@ -15,6 +15,7 @@ pub mod redis;
 pub mod secrets;
 pub mod shop;
 pub mod terminator;
+pub mod troubled_store;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

@@ -17,10 +17,10 @@ use cloakroom::tokens::Tokens;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::troubled_store::{Step, Trouble, TroubledStore};
 use crate::support::clock::clock;
 use crate::support::gateway::{Setup, environment};
 use crate::support::issuer::{Endpoint, Fault, Issuer};
+use crate::support::troubled_store::{Step, Trouble, TroubledStore};
 use crate::support::wait::{in_time, until};
 
 /// A session, and two nodes that may refresh it.

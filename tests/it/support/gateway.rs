@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use cloakroom::clock::{Clock, SystemClock};
 use cloakroom::config;
 use cloakroom::server::Server;
+use cloakroom::session::store::Store;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -45,6 +46,8 @@ pub struct Setup {
     /// The last lines of the file.
     pub telemetry: String,
     pub clock: Arc<dyn Clock>,
+    /// Stands in for the store that the file names.
+    pub stand_in: Option<Arc<dyn Store>>,
 }
 
 /// A gateway in this process. It stops when it is dropped.
@@ -82,6 +85,7 @@ impl Setup {
             store: "memory: {}".to_owned(),
             telemetry: String::new(),
             clock: Arc::new(SystemClock),
+            stand_in: None,
         }
     }
 
@@ -168,7 +172,12 @@ impl Setup {
         let loaded = config::parse("test.yaml", &self.yaml(), &environment).unwrap_or_else(|faults| {
             panic!("{faults}\n{}", self.yaml());
         });
-        let server = Server::bind_with_clock(loaded.config, Arc::clone(&self.clock)).await.unwrap();
+        let clock = Arc::clone(&self.clock);
+        let server = match &self.stand_in {
+            Some(store) => Server::bind_with_store(loaded.config, Arc::clone(store), clock).await,
+            None => Server::bind_with_clock(loaded.config, clock).await,
+        };
+        let server = server.unwrap();
         let address = server.address().unwrap();
         let admin = server.admin_address().unwrap().unwrap();
         let (stop, stopped) = oneshot::channel();

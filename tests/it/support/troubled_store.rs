@@ -1,4 +1,4 @@
-//! A store in memory that fails, waits or crashes at one step of the refresh.
+//! A store in memory that fails, waits or crashes at one step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,13 @@ use tokio::sync::watch;
 
 use crate::support::wait::in_time;
 
-/// What a refresh asks the store for.
+/// What the store is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Lease,
     Read,
     Replace,
+    Take,
     TakeVersion,
     Release,
 }
@@ -120,7 +121,7 @@ impl Store for TroubledStore {
     }
 
     async fn take(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable> {
-        self.memory.take(key).await
+        self.pass(Step::Take, self.memory.take(key)).await
     }
 
     async fn take_version(&self, key: &RecordKey, version: Version) -> Result<Option<Record>, Unavailable> {
