@@ -10,7 +10,7 @@ use hyper_util::client::legacy;
 
 use crate::tokens::Tokens;
 
-/// The issuer gave no answer that can be used, for now.
+/// The issuer gave no answer that can be used; a later one may be.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the issuer is unavailable")]
 pub struct IssuerUnavailable {

@@ -163,7 +163,7 @@ impl Flight {
         state.breaker.note_answer();
     }
 
-    /// The issuer brought no tokens, for now. It is left alone for as long as it asks for, and `at_least`
+    /// The issuer brought no tokens this time. It is left alone for as long as it asks for, and `at_least`
     /// this long.
     fn note_outage(
         &self,

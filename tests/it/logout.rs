@@ -336,3 +336,15 @@ async fn r52_tokens_are_revoked_where_the_store_lost_its_answer_or_hung_in_the_m
         assert_eq!(browser.fetch("/api/orders").await.problem(), "unauthenticated", "{trouble:?}");
     }
 }
+
+#[tokio::test]
+async fn r51_a_logout_revokes_the_tokens_of_a_session_that_has_died_of_idleness() {
+    let shop = Shop::open().await;
+    let mut browser = shop.user().await;
+    shop.clock.advance(Duration::from_secs(30 * 60));
+    let answer = log_out_by_script(&mut browser).await;
+    let location = answer.json()["redirect_to"].as_str().unwrap().to_owned();
+    assert!(location.starts_with(&shop.issuer.url()), "{location}");
+    assert_eq!(shop.issuer.revoked().len(), 2);
+    assert!(shop.issuer.living_refresh_tokens().is_empty());
+}
