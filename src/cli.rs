@@ -76,7 +76,7 @@ pub fn run() -> ExitCode {
             if connect { try_to_connect(&loaded.config) } else { good }
         }),
         Command::Schema => say(&format!("{:#}", config::schema())),
-        Command::Keygen => say(&STANDARD.encode(Random.bytes::<32>())),
+        Command::Keygen => say(&STANDARD.encode(Random::SYSTEM.bytes::<32>())),
     }
 }
 

@@ -5,12 +5,13 @@
 //! where several meet. A fault stops nothing but its own value, so one run names all of them.
 //!
 //! Durations are `500ms`, `90s`, `30m`, `12h` or `7d`; sizes are bytes, or `64KiB`, `10MiB`, `1GiB`. Neither
-//! may be nothing, but for `shutdown_grace` and `refresh_before_expiry`. Relative paths, of secrets and of folders, start at the working directory.
+//! may be nothing, but for `shutdown_grace`, `refresh_before_expiry` and `store_outage_grace`. Relative paths, of secrets and of folders, start at the working directory.
 
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -23,6 +24,7 @@ use crate::config::reading::{Place, Reading};
 use crate::secret::Secret;
 
 mod app;
+mod authorities;
 mod decode;
 mod diagnostic;
 mod document;
@@ -37,6 +39,7 @@ mod web;
 pub use app::{
     App, Auth, ClientAuth, Csrf, Issuer, Oidc, Origin, Route, SameSite, Session, Target, Timeouts, Token,
 };
+pub use authorities::CertificateAuthorities;
 pub use diagnostic::{Diagnostic, Faults, InvalidValue, Position};
 pub use web::is_loopback;
 
@@ -118,6 +121,8 @@ pub struct Config {
     pub session_keys: Vec<SessionKey>,
     /// Where sessions are kept.
     pub store: Store,
+    /// How long sessions known to this process are served while the store is away; nothing: not at all.
+    pub store_outage_grace: Duration,
     /// The apps, told apart by the host of their origin. Never empty; no two share an origin.
     pub apps: Vec<App>,
     /// Logs.
@@ -170,21 +175,46 @@ pub struct SessionKey(Zeroizing<[u8; 32]>);
 pub enum Store {
     /// In this process; they are gone when it stops.
     Memory,
-    /// In one Redis server.
+    /// In a file on this machine's disk.
+    File {
+        /// The folder it lies in, which may be missing where its parent is there.
+        path: PathBuf,
+    },
+    /// In Redis.
     Redis(Redis),
 }
 
-/// One Redis server.
-#[derive(Debug)]
+/// Redis, and the way to it.
+#[derive(Clone, Debug)]
 pub struct Redis {
-    /// `redis://host:port/database`, without user information.
-    pub url: Url,
+    /// Where it is.
+    pub servers: RedisServers,
+    /// Whom alone to believe where TLS is spoken; the system's authorities where absent.
+    pub ca: Option<CertificateAuthorities>,
     /// ACL user; the server's default user where absent.
     pub username: Option<String>,
     /// Password.
     pub password: Option<Secret>,
     /// Put before each key.
     pub key_prefix: String,
+    /// How many replicas a write waits for.
+    pub wait_for_replicas: usize,
+}
+
+/// Redis servers: `redis` or `rediss` and one of the two alone, host and port, without user information.
+#[derive(Clone, Debug)]
+pub enum RedisServers {
+    /// One server, and the number of its database.
+    Single(Url),
+    /// Some nodes of a cluster. Never empty.
+    Cluster(Vec<Url>),
+    /// A master that sentinels look after.
+    Sentinel {
+        /// Its name among them.
+        master: String,
+        /// The sentinels. Never empty.
+        urls: Vec<Url>,
+    },
 }
 
 /// Logs.

@@ -14,20 +14,25 @@ use crate::config;
 use crate::error::{Code, Refusal};
 use crate::oidc::Client;
 use crate::random::Random;
+use crate::revocation::Revocations;
 use crate::seal::KeyRing;
 use crate::session::Sessions;
 use crate::session::cookie::{self, Ticket};
 
+mod backchannel;
 mod callback;
+mod frontchannel;
 mod login;
 mod login_cookie;
 mod logout;
 mod return_to;
+mod roster;
 mod session;
 
 use login_cookie::LoginCookies;
 
 pub use return_to::login_location;
+pub use roster::{Listed, Listing, Roster};
 
 /// How long a person waits for the issuer before a page says that it does not answer.
 const ISSUER_WAIT: Duration = Duration::from_secs(10);
@@ -45,6 +50,10 @@ pub enum Endpoint {
     Logout,
     /// Where the issuer sends the browser back to after a logout.
     LogoutCallback,
+    /// Where the issuer itself says that somebody has logged out.
+    BackchannelLogout,
+    /// Where the issuer has the browser say so, in a frame.
+    FrontchannelLogout,
 }
 
 /// The endpoints of one app.
@@ -54,10 +63,33 @@ pub struct Endpoints {
     base_path: String,
     sessions: Arc<Sessions>,
     client: Arc<Client>,
+    revocations: Revocations,
+    roster: Roster,
     login_cookies: LoginCookies,
     clock: Arc<dyn Clock>,
     random: Random,
     tasks: TaskTracker,
+}
+
+/// What the endpoints of an app are built from.
+#[derive(Debug)]
+pub struct Means {
+    /// Seals the login cookies.
+    pub ring: Arc<KeyRing>,
+    /// The app's sessions.
+    pub sessions: Arc<Sessions>,
+    /// The app's issuer.
+    pub client: Arc<Client>,
+    /// Revokes there.
+    pub revocations: Revocations,
+    /// The sessions of all apps.
+    pub roster: Roster,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where randomness comes from.
+    pub random: Random,
+    /// What goes on behind answered requests, which a shutdown waits for.
+    pub tasks: TaskTracker,
 }
 
 /// The parameters of a request, each named once (RFC 6749 §3.1).
@@ -65,18 +97,25 @@ pub struct Endpoints {
 struct Parameters(BTreeMap<String, String>);
 
 impl Endpoint {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 7] = [
         ("/login", Self::Login),
         ("/callback", Self::Callback),
         ("/session", Self::Session),
         ("/logout", Self::Logout),
         ("/logout/callback", Self::LogoutCallback),
+        ("/backchannel-logout", Self::BackchannelLogout),
+        ("/frontchannel-logout", Self::FrontchannelLogout),
     ];
 
     /// The methods it answers, as `Allow` lists them.
     pub const fn methods(self) -> &'static str {
         match self {
-            Self::Login | Self::Callback | Self::Session | Self::LogoutCallback => "GET",
+            Self::Login
+            | Self::Callback
+            | Self::Session
+            | Self::LogoutCallback
+            | Self::FrontchannelLogout => "GET",
+            Self::BackchannelLogout => "POST",
             Self::Logout => "GET, POST",
         }
     }
@@ -88,22 +127,17 @@ impl Endpoint {
 }
 
 impl Endpoints {
-    /// The endpoints of this app. Revocations run on `tasks`, which a shutdown waits for.
-    pub fn new(
-        app: &config::App,
-        ring: Arc<KeyRing>,
-        sessions: Arc<Sessions>,
-        client: Arc<Client>,
-        clock: Arc<dyn Clock>,
-        random: Random,
-        tasks: TaskTracker,
-    ) -> Self {
+    /// The endpoints of this app.
+    pub fn new(app: &config::App, means: Means) -> Self {
+        let Means { ring, sessions, client, revocations, roster, clock, random, tasks } = means;
         Self {
             origin: app.origin.clone(),
             base_path: app.base_path.clone(),
             login_cookies: LoginCookies::new(app, ring, random),
+            roster: roster.of_client(&app.oidc),
             sessions,
             client,
+            revocations,
             clock,
             random,
             tasks,
@@ -121,14 +155,21 @@ impl Endpoints {
         path.strip_prefix(&self.base_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// Answers a request that was let through to an endpoint.
-    pub async fn answer(&self, endpoint: Endpoint, head: &Parts) -> Result<Response<Body>, Refusal> {
+    /// Answers a request that was let through to an endpoint. The body is bounded.
+    pub async fn answer(
+        &self,
+        endpoint: Endpoint,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response<Body>, Refusal> {
         match endpoint {
             Endpoint::Login => self.login(head).await,
             Endpoint::Callback => self.callback(head).await,
             Endpoint::Session => self.session(head).await,
             Endpoint::Logout => self.logout(head).await,
             Endpoint::LogoutCallback => Ok(logout::returned()),
+            Endpoint::BackchannelLogout => self.backchannel_logout(head, body).await,
+            Endpoint::FrontchannelLogout => self.frontchannel_logout(head).await,
         }
     }
 

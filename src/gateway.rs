@@ -10,21 +10,26 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{self, Auth, Config};
-use crate::endpoints::Endpoint;
+use crate::endpoints::{Endpoint, Listing, Roster};
 use crate::error::{Code, Refusal};
 use crate::oidc::{self, Client};
+use crate::proxy::body::bounded;
 use crate::proxy::headers;
 use crate::random::Random;
 use crate::respond::{self, Audience};
+use crate::revocation::Outbox;
 use crate::seal::KeyRing;
+use crate::session::Common;
 use crate::session::store::Store;
+use crate::session::store::observed::ObservedStore;
 use crate::telemetry::chain;
+use crate::telemetry::metrics::Metrics;
 
 mod answer;
 mod app;
@@ -33,11 +38,14 @@ mod guard;
 mod route;
 
 use answer::Exchange;
-use app::{Answers, App, Shared, Who, check_scopes};
+use app::{Answers, App, Core, Shared, Who, check_scopes};
 use route::Hosts;
 
 pub use app::BuildError;
 pub use connection::{ClientConnection, Connection};
+
+/// What may be posted to an endpoint, in bytes: a form with a token in it.
+const LARGEST_FORM: u64 = 128 * 1024;
 
 /// How often the issuers are looked for, at most.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -46,12 +54,15 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Gateway {
     hosts: Hosts<App>,
-    store: Arc<dyn Store>,
+    sessions: Arc<Common>,
+    roster: Roster,
     issuers: Vec<Arc<Client>>,
     random: Random,
     /// What goes on behind answered requests.
     tasks: TaskTracker,
     tunnels_stop: CancellationToken,
+    /// Ends with the gateway.
+    _watches: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Gateway {
@@ -68,26 +79,55 @@ impl Gateway {
         let tasks = TaskTracker::new();
         let ring = Arc::new(KeyRing::new(&config.session_keys));
         let tunnels_stop = CancellationToken::new();
-        let mut issuers = Vec::new();
-        let mut apps = Vec::new();
+        let metrics = Metrics::new();
+        let sessions = Arc::new(Common::new(
+            Arc::clone(&ring),
+            Arc::new(ObservedStore::new(store, metrics.clone())),
+            config.store_outage_grace,
+            Arc::clone(clock),
+            random,
+            tasks.clone(),
+            metrics,
+        ));
         let cookies: Arc<[_]> = config.apps.iter().map(|app| app.session.clone()).collect();
-        for app in config.apps {
-            let origin = app.origin.clone();
-            let shared = Shared {
-                server: &config.server,
-                ring: &ring,
-                store: &store,
-                clock,
-                cookies: &cookies,
-                random,
-                tasks: &tasks,
-                tunnels_stop: &tunnels_stop,
-            };
-            let (app, client) = App::new(app, &shared)?;
-            issuers.push(client);
-            apps.push((origin, app));
+        let shared = Shared {
+            server: &config.server,
+            ring: &ring,
+            sessions: &sessions,
+            clock,
+            cookies: &cookies,
+            random,
+            tasks: &tasks,
+            tunnels_stop: &tunnels_stop,
+        };
+        let outbox = Arc::new(Outbox::new(Arc::clone(&sessions)));
+        let cores = config.apps.iter().map(|app| Core::new(app, &outbox, &shared));
+        let cores = cores.collect::<Result<Vec<_>, _>>()?;
+        let listings = config
+            .apps
+            .iter()
+            .zip(&cores)
+            .map(|(app, core)| Listing::new(app, Arc::clone(&core.sessions), core.revocations.clone()));
+        let roster = Roster::new(listings.collect(), tasks.clone());
+        let revocations = cores.iter().map(|core| core.revocations.clone()).collect();
+        let issuers = cores.iter().map(|core| Arc::clone(&core.client)).collect();
+        let mut watches: Vec<_> =
+            cores.iter().map(|core| spawn(Arc::clone(&core.sessions).watch_store())).collect();
+        watches.push(spawn(outbox.drain(revocations)));
+        let mut apps = Vec::new();
+        for (app, core) in config.apps.into_iter().zip(cores) {
+            apps.push((app.origin.clone(), App::new(app, core, &roster, &shared)?));
         }
-        Ok(Self { hosts: Hosts::new(apps), store, issuers, random, tasks, tunnels_stop })
+        Ok(Self {
+            hosts: Hosts::new(apps),
+            sessions,
+            roster,
+            issuers,
+            random,
+            tasks,
+            tunnels_stop,
+            _watches: watches,
+        })
     }
 
     /// Answers a request, whatever becomes of it.
@@ -124,7 +164,10 @@ impl Gateway {
         let path = request.uri().path();
         if let Some(endpoint) = app.endpoints.find(path) {
             guard_endpoint(endpoint, &request, &app.origin)?;
-            return app.endpoints.answer(endpoint, &request.into_parts().0).await;
+            let (head, body) = request.into_parts();
+            let client = connection.client;
+            let body = bounded(body, LARGEST_FORM, move || client.request_received());
+            return app.endpoints.answer(endpoint, &head, body).await;
         }
         if app.endpoints.owns(path) {
             return Err(nothing_here());
@@ -175,7 +218,22 @@ impl Gateway {
 
     /// Whether the store answers.
     pub async fn store_answers(&self) -> bool {
-        self.store.ping().await.is_ok()
+        self.sessions.store_answers().await
+    }
+
+    /// Whether sessions that are known here are served, if need be without the store.
+    pub fn is_within_grace(&self) -> bool {
+        self.sessions.is_within_grace()
+    }
+
+    /// What the gateway counts, as [`Metrics::encode`] writes it.
+    pub fn encode_metrics(&self) -> String {
+        self.sessions.encode_metrics()
+    }
+
+    /// The sessions of all apps.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// Each issuer, and whether it answered when it was last asked.
@@ -204,8 +262,17 @@ fn guard_endpoint<B>(
         Endpoint::Login => guard::login(request),
         Endpoint::Session => guard::session(request.headers(), origin),
         Endpoint::Logout => guard::logout(request, origin),
-        Endpoint::Callback | Endpoint::LogoutCallback => Ok(()),
+        // The issuer sends the browser, or calls by itself.
+        Endpoint::Callback
+        | Endpoint::LogoutCallback
+        | Endpoint::BackchannelLogout
+        | Endpoint::FrontchannelLogout => Ok(()),
     }
+}
+
+/// Runs for as long as what this gives is kept.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
 }
 
 fn nothing_here() -> Refusal {

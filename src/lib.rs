@@ -10,7 +10,7 @@
 //! 4. [`session`] opens the cookie's ticket, and with it the record in the store. Found, absent and
 //!    unavailable are three answers.
 //! 5. [`refresh`] sees to it that the access token can be used, once per session however many want it;
-//!    [`oidc`] speaks to the issuer.
+//!    [`oidc`] speaks to the issuer, and [`revocation`] tells it what is no longer wanted.
 //! 6. [`proxy`] forwards the request with the token, and nothing of ours or of anybody else's identity;
 //!    [`files`] answers with an app's static files instead.
 //! 7. Whatever is refused on the way becomes a problem document or a page: [`error`] chooses the status,
@@ -39,6 +39,7 @@ pub mod proxy;
 pub mod random;
 pub mod refresh;
 pub mod respond;
+pub mod revocation;
 pub mod seal;
 pub mod secret;
 pub mod server;

@@ -1,8 +1,8 @@
 //! The client of one OpenID issuer: it builds the URLs the browser is sent to, redeems codes and
-//! refresh tokens, checks ID tokens, and revokes.
+//! refresh tokens, checks ID tokens and logout tokens, and revokes.
 //!
-//! Keeps OAuth 2.0 (RFC 6749) with PKCE (RFC 7636), OpenID Connect Core and Discovery, RP-Initiated
-//! Logout, token revocation (RFC 7009) and issuer identification (RFC 9207). What an issuer says is
+//! Keeps OAuth 2.0 (RFC 6749) with PKCE (RFC 7636), OpenID Connect Core, Discovery, RP-Initiated and
+//! Back-Channel Logout, token revocation (RFC 7009) and issuer identification (RFC 9207). What an issuer says is
 //! never believed by its own word: answers are bounded in size and time, redirects are not followed,
 //! and its error texts never leave this room.
 
@@ -27,10 +27,12 @@ use jwks::KeySet;
 pub use authorize::AuthorizationRequest;
 pub use discovery::Availability;
 pub use error::{
-    CallFault, DocumentFault, IdTokenFault, IssuerUnavailable, RedeemError, RefreshError,
-    ResponseIssuerError, RevokeError, TokenFault, UserinfoFault,
+    CallFault, DocumentFault, IdTokenFault, IssuerUnavailable, JwtFault, LogoutTokenFault, RedeemError,
+    RefreshError, ResponseIssuerError, RevokeError, TokenFault, UserinfoFault,
 };
+pub use grants::Grants;
 pub use jwks::KEY_RENEWAL_INTERVAL;
+pub use logout_token::{LoggedOut, LogoutToken, LogoutTokenError};
 pub use revoke::{Revocation, TokenKind};
 
 mod authorize;
@@ -39,10 +41,13 @@ mod client_auth;
 mod discovery;
 mod end_session;
 mod error;
+mod grants;
 mod http;
 mod id_token;
 mod json;
 mod jwks;
+mod jwt;
+mod logout_token;
 mod revoke;
 mod token;
 mod userinfo;
@@ -118,6 +123,11 @@ impl Client {
     /// The issuer, as configured.
     pub fn issuer(&self) -> &str {
         self.oidc.issuer.as_str()
+    }
+
+    /// The client's id there.
+    pub fn id(&self) -> &str {
+        &self.oidc.client_id
     }
 
     /// The last known state of discovery. Asks nobody.

@@ -8,13 +8,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::oidc;
+use crate::oidc::Grants;
 use crate::random::Random;
+use crate::revocation::Revocations;
 use crate::session::cookie::Ticket;
+use crate::session::store::changes::Mark;
 use crate::session::store::{RecordKey, Unavailable};
 use crate::session::{Session, Sessions};
 use crate::tokens::Freshness;
@@ -59,7 +61,8 @@ pub enum Failure {
 #[derive(Debug)]
 struct Shared {
     sessions: Arc<Sessions>,
-    client: Arc<oidc::Client>,
+    grants: Arc<dyn Grants>,
+    revocations: Revocations,
     clock: Arc<dyn Clock>,
     random: Random,
     refresh_before_expiry: Duration,
@@ -70,9 +73,8 @@ struct Shared {
 /// What this process knows of sessions whose refresh is under way, or went wrong.
 #[derive(Debug, Default)]
 struct State {
-    /// At most one flight for each session. One that has told a fresh session, and is here still, has
-    /// tokens that the store does not know of: it keeps trying to write them.
-    flights: HashMap<RecordKey, watch::Receiver<Option<Outcome>>>,
+    /// At most one flight for each session.
+    flights: HashMap<RecordKey, Arc<SetOnce<Outcome>>>,
     backoff: Backoff,
     breaker: Breaker,
 }
@@ -86,18 +88,34 @@ struct TooEarly {
 /// What a flight tells those who wait for it.
 #[derive(Clone, Debug)]
 enum Outcome {
-    Fresh(Box<Session>),
+    Fresh(Arc<Session>),
+    /// The same, but the store does not know of the tokens; taken before it was read.
+    Unwritten(Arc<Session>, Mark),
     Ended,
     Gone,
     IssuerUnavailable,
     StoreUnavailable,
 }
 
+impl Outcome {
+    /// Its name in metrics.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Fresh(_) | Self::Unwritten(..) => "succeeded",
+            Self::Ended => "session_ended",
+            Self::Gone => "session_gone",
+            Self::IssuerUnavailable => "issuer_unavailable",
+            Self::StoreUnavailable => "store_unavailable",
+        }
+    }
+}
+
 impl Refresher {
     /// Refreshes the sessions of one app. Flights run on `tasks`, which a shutdown waits for.
     pub fn new(
         sessions: Arc<Sessions>,
-        client: Arc<oidc::Client>,
+        grants: Arc<dyn Grants>,
+        revocations: Revocations,
         clock: Arc<dyn Clock>,
         random: Random,
         refresh_before_expiry: Duration,
@@ -105,7 +123,8 @@ impl Refresher {
     ) -> Self {
         Self(Arc::new(Shared {
             sessions,
-            client,
+            grants,
+            revocations,
             clock,
             random,
             refresh_before_expiry,
@@ -115,20 +134,27 @@ impl Refresher {
     }
 
     /// The session of a ticket: the store's, or this process's own where that is newer.
-    pub async fn load(&self, ticket: &Ticket) -> Result<Option<Session>, Unavailable> {
+    pub async fn load(&self, ticket: &Ticket) -> Result<Option<Arc<Session>>, Unavailable> {
         let loaded = self.0.sessions.load(ticket).await;
         let unwritten = self.0.unwritten(&self.0.sessions.record_key(ticket));
         match (loaded, unwritten) {
-            (Ok(Some(stored)), Some(newer)) if newer.version > stored.version => Ok(Some(newer)),
-            // The store is away, and what this process holds was to be written there.
-            (Err(_), Some(newer)) if newer.is_alive(self.0.clock.now()) => Ok(Some(newer)),
+            (Ok(Some(stored)), Some((newer, _))) if newer.version > stored.version => Ok(Some(newer)),
+            // The store is away, and what this process holds was to be written there. Where the session may
+            // have ended meanwhile, it holds nothing.
+            (Err(_), Some((newer, mark)))
+                if newer.is_alive(self.0.clock.now())
+                    && self.0.sessions.is_within_grace()
+                    && self.0.sessions.is_untouched(&mark) =>
+            {
+                Ok(Some(newer))
+            }
             (loaded, _) => loaded,
         }
     }
 
     /// A session whose access token can be used. A token that will expire soon is used, and replaced in
     /// the background; one that has expired is waited for, though not for long.
-    pub async fn freshen(&self, ticket: &Ticket, session: Session) -> Result<Session, Failure> {
+    pub async fn freshen(&self, ticket: &Ticket, session: Arc<Session>) -> Result<Arc<Session>, Failure> {
         match self.0.freshness(&session) {
             Freshness::Fresh => Ok(session),
             Freshness::Stale => {
@@ -144,6 +170,10 @@ impl Refresher {
                     // It could not be written for as long as it lived.
                     return Err(Failure::Store(Unavailable("longer than the token lived".to_owned())));
                 }
+                if self.0.freshness(&renewed) == Freshness::Expired {
+                    // Somebody else got further, but too long ago.
+                    return Err(self.0.issuer_failure(ticket));
+                }
                 Ok(renewed)
             }
         }
@@ -155,19 +185,19 @@ impl Refresher {
         &self,
         ticket: &Ticket,
         refused: &Session,
-    ) -> Option<Result<Session, Failure>> {
+    ) -> Option<Result<Arc<Session>, Failure>> {
         refused.tokens.refresh_token.as_ref()?;
         // Twice, for the flight that was under way may have found this very token good.
         for _ in 0..2 {
             let Ok(flight) = self.0.board(ticket, refused, true) else { break };
             match self.0.land(ticket, Ok(flight)).await {
-                Ok(session) if has_same_token(&session, refused) => {}
+                Ok(session) if !self.0.helps(&session, refused) => {}
                 landed => return Some(landed),
             }
         }
         // Others that were refused with the same token may have had it replaced by now.
         let session = self.load(ticket).await.ok()??;
-        (!has_same_token(&session, refused)).then_some(Ok(session))
+        self.0.helps(&session, refused).then_some(Ok(session))
     }
 
     /// Tells that an upstream has accepted the token that replaced a refused one.
@@ -182,12 +212,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session with tokens that the store does not know of yet.
-    fn unwritten(&self, key: &RecordKey) -> Option<Session> {
-        match &*self.state().flights.get(key)?.borrow() {
-            Some(Outcome::Fresh(session)) => Some((**session).clone()),
-            Some(Outcome::Ended | Outcome::Gone | Outcome::IssuerUnavailable | Outcome::StoreUnavailable)
-            | None => None,
+    /// The session with tokens that the store does not know of yet, as it was at this mark.
+    fn unwritten(&self, key: &RecordKey) -> Option<(Arc<Session>, Mark)> {
+        match self.state().flights.get(key)?.get()? {
+            Outcome::Unwritten(session, mark) => Some((Arc::clone(session), *mark)),
+            Outcome::Fresh(_)
+            | Outcome::Ended
+            | Outcome::Gone
+            | Outcome::IssuerUnavailable
+            | Outcome::StoreUnavailable => None,
         }
     }
 
@@ -198,14 +231,14 @@ impl Shared {
         ticket: &Ticket,
         session: &Session,
         forced: bool,
-    ) -> Result<watch::Receiver<Option<Outcome>>, TooEarly> {
+    ) -> Result<Arc<SetOnce<Outcome>>, TooEarly> {
         let key = self.sessions.record_key(ticket);
         let now = self.clock.now();
-        let (announce, outcome) = watch::channel(None);
+        let outcome = Arc::new(SetOnce::new());
         {
             let mut state = self.state();
             if let Some(outcome) = state.flights.get(&key) {
-                return Ok(outcome.clone());
+                return Ok(Arc::clone(outcome));
             }
             if let Some(retry_after) = state.backoff.wait(&key, now) {
                 return Err(TooEarly { retry_after });
@@ -214,9 +247,9 @@ impl Shared {
                 return Err(TooEarly { retry_after: BETWEEN_FORCED });
             }
             state.breaker.admit(now).map_err(|retry_after| TooEarly { retry_after })?;
-            state.flights.insert(key, outcome.clone());
+            state.flights.insert(key, Arc::clone(&outcome));
         }
-        let flight = Flight::new(Arc::clone(self), ticket.clone(), session, forced, announce);
+        let flight = Flight::new(Arc::clone(self), ticket.clone(), session, forced, Arc::clone(&outcome));
         self.tasks.spawn(flight.run());
         Ok(outcome)
     }
@@ -225,28 +258,27 @@ impl Shared {
     async fn land(
         &self,
         ticket: &Ticket,
-        flight: Result<watch::Receiver<Option<Outcome>>, TooEarly>,
-    ) -> Result<Session, Failure> {
-        let mut flight = flight?;
-        let landed = tokio::time::timeout(REQUEST_WAIT, flight.wait_for(Option::is_some)).await;
-        match landed {
-            Ok(Ok(outcome)) => match outcome.clone() {
-                Some(Outcome::Fresh(session)) => Ok(*session),
-                Some(Outcome::Ended) => Err(Failure::Ended),
-                Some(Outcome::Gone) => Err(Failure::Gone),
-                Some(Outcome::StoreUnavailable) => {
-                    Err(Failure::Store(Unavailable("during a refresh".to_owned())))
-                }
-                Some(Outcome::IssuerUnavailable) | None => Err(self.issuer_failure(ticket)),
-            },
-            // The flight crashed, or takes longer than a request should wait.
-            Ok(Err(_)) | Err(_) => Err(self.issuer_failure(ticket)),
+        flight: Result<Arc<SetOnce<Outcome>>, TooEarly>,
+    ) -> Result<Arc<Session>, Failure> {
+        let flight = flight?;
+        match tokio::time::timeout(REQUEST_WAIT, flight.wait()).await {
+            Ok(Outcome::Fresh(session) | Outcome::Unwritten(session, _)) => Ok(Arc::clone(session)),
+            Ok(Outcome::Ended) => Err(Failure::Ended),
+            Ok(Outcome::Gone) => Err(Failure::Gone),
+            Ok(Outcome::StoreUnavailable) => Err(Failure::Store(Unavailable("during a refresh".to_owned()))),
+            // It failed, or takes longer than a request should wait.
+            Ok(Outcome::IssuerUnavailable) | Err(_) => Err(self.issuer_failure(ticket)),
         }
     }
 
     fn issuer_failure(&self, ticket: &Ticket) -> Failure {
         let wait = self.state().backoff.wait(&self.sessions.record_key(ticket), self.clock.now());
         Failure::Issuer { retry_after: wait.unwrap_or(RETRY_AFTER) }
+    }
+
+    /// Whether a session has a token that may do what that of `refused` did not.
+    fn helps(&self, session: &Session, refused: &Session) -> bool {
+        !has_same_token(session, refused) && self.freshness(session) != Freshness::Expired
     }
 
     fn freshness(&self, session: &Session) -> Freshness {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use url::Url;
 
 use crate::body::{Body, full};
 use crate::error::{Code, Refusal};
@@ -26,13 +27,8 @@ const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;max-width:34rem;mar
     h1{font-size:1.4rem}button,a.button{font:inherit;padding:.4rem 1rem}\
     @media(prefers-color-scheme:dark){body{background:#111;color:#eee}a{color:#9cf}}";
 
-// No script, no image, no frame, nothing from elsewhere; the one style sheet by its hash. `form-action`
-// is left out on purpose: it would block the redirect to the issuer that follows the logout form.
 static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let hash = STANDARD.encode(Sha256::digest(STYLE));
-    let policy =
-        format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'");
-    HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
+    HeaderValue::try_from(policy("'none'")).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
 });
 
 /// The answer to a request that is not served.
@@ -64,6 +60,22 @@ pub fn see_other(location: &str) -> Response<Body> {
 /// A JSON document.
 pub fn json(document: &Value) -> Response<Body> {
     answer(StatusCode::OK, Some("application/json"), document.to_string())
+}
+
+/// `200 OK`, and nothing more to say.
+pub fn empty() -> Response<Body> {
+    answer(StatusCode::OK, None, "")
+}
+
+/// The page that an issuer shows in a frame of its own, at this address, and nobody else may.
+pub fn logged_out(issuer: &str) -> Response<Body> {
+    let mut response = page(StatusCode::OK, "You are logged out", "", "");
+    let framed_by = Url::parse(issuer).map(|url| url.origin().ascii_serialization());
+    let framed_by = framed_by.unwrap_or_else(|_| "'none'".to_owned());
+    if let Ok(policy) = HeaderValue::try_from(policy(&framed_by)) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
 }
 
 /// A page that sends the browser on to `location`, a path of the app. It is a page and not a redirect
@@ -125,6 +137,13 @@ fn page(status: StatusCode, title: &str, head: &str, content: &str) -> Response<
     let mut response = answer(status, Some("text/html; charset=utf-8"), html);
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY.clone());
     response
+}
+
+/// No script, no image, nothing from elsewhere; the one style sheet by its hash. `form-action` is left out on
+/// purpose: it would block the redirect to the issuer that follows the logout form.
+fn policy(framed_by: &str) -> String {
+    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors {framed_by}")
 }
 
 fn answer(

@@ -9,6 +9,7 @@ use std::fmt;
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use bytes::Bytes;
+use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use xaes_256_gcm::{Nonce, Xaes256Gcm};
 use zeroize::Zeroizing;
@@ -32,9 +33,9 @@ pub struct KeyRing {
 pub struct Context<'a> {
     /// What the box is for.
     pub purpose: Purpose,
-    /// The name of the cookie or the key of the record that holds the box.
+    /// The name of the cookie, the record or the errand that holds the box.
     pub name: &'a str,
-    /// The origin of the app whose box it is.
+    /// The origin of the app whose box it is; empty where only the box itself says.
     pub app: &'a str,
 }
 
@@ -47,6 +48,8 @@ pub enum Purpose {
     LoginCookie,
     /// A session's record in the store.
     SessionRecord,
+    /// An errand in the store's outbox.
+    Errand,
 }
 
 /// A 256-bit key that seals one session's record. It lies in the browser's cookie and nowhere else.
@@ -58,7 +61,11 @@ pub struct DataKey(Zeroizing<[u8; DataKey::BYTES]>);
 struct SealingKey {
     id: [u8; KEY_ID_BYTES],
     cipher: Xaes256Gcm,
+    naming: NamingKey,
 }
+
+/// For names that only a holder of the key can give to the same thing.
+type NamingKey = Hmac<Sha256>;
 
 impl KeyRing {
     /// Makes the keys ready.
@@ -70,9 +77,20 @@ impl KeyRing {
         Self { keys: keys.iter().map(|key| SealingKey::new(key.expose())).collect() }
     }
 
+    /// The names that each key gives to something whose parts nobody without it shall learn or guess, the
+    /// sealing key's first. Two uses never give the same name, nor do two lists of parts.
+    pub fn names(&self, of: &str, parts: &[&[u8]]) -> Vec<String> {
+        self.keys.iter().map(|key| key.name(of, parts)).collect()
+    }
+
     /// Seals with the first key.
     pub fn seal(&self, random: Random, context: &Context<'_>, plaintext: &[u8]) -> Vec<u8> {
         self.keys[0].seal(random, context, plaintext)
+    }
+
+    /// Whether a box names one of these keys as its own.
+    pub fn has_key_of(&self, sealed: &[u8]) -> bool {
+        key_id_of(sealed).is_some_and(|id| self.keys.iter().any(|key| key.id == id))
     }
 
     /// Opens with the key that the box names. `None` says that the box was not sealed by this ring under
@@ -115,11 +133,22 @@ impl DataKey {
 }
 
 impl SealingKey {
+    /// A name under this key: HMAC-SHA-256 in hexadecimal.
+    fn name(&self, of: &str, parts: &[&[u8]]) -> String {
+        let mut name = self.naming.clone();
+        each_with_its_length(of, parts, |bytes| Mac::update(&mut name, bytes));
+        format!("{:x}", Bytes::copy_from_slice(&name.finalize().into_bytes()))
+    }
+
     fn new(key: &[u8; 32]) -> Self {
         let hash = Sha256::new().chain_update(b"cloakroom key id").chain_update(key).finalize();
         let mut id = [0; KEY_ID_BYTES];
         id.copy_from_slice(&hash[..KEY_ID_BYTES]);
-        Self { id, cipher: Xaes256Gcm::new(key.into()) }
+        // A key shorter than a block is filled up with zeros (RFC 2104 §2).
+        let mut block = [0; 64];
+        let naming_key = Sha256::new().chain_update(b"cloakroom naming key").chain_update(key).finalize();
+        block[..naming_key.len()].copy_from_slice(&naming_key);
+        Self { id, cipher: Xaes256Gcm::new(key.into()), naming: NamingKey::new(&block.into()) }
     }
 
     /// Version, key id, nonce, ciphertext, tag.
@@ -147,6 +176,7 @@ impl SealingKey {
             Purpose::SessionCookie => 1,
             Purpose::LoginCookie => 2,
             Purpose::SessionRecord => 3,
+            Purpose::Errand => 4,
         };
         let mut data = vec![VERSION];
         data.extend_from_slice(&self.id);
@@ -175,11 +205,20 @@ impl fmt::Debug for DataKey {
 /// same name, nor do two lists of parts.
 pub(crate) fn hashed_name(of: &str, parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
-    for part in [of.as_bytes()].iter().chain(parts) {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
+    each_with_its_length(of, parts, |bytes| Digest::update(&mut hash, bytes));
     format!("{:x}", Bytes::copy_from_slice(&hash.finalize()))
+}
+
+/// The SHA-256 of a box: equal boxes are one.
+pub(crate) fn fingerprint(sealed: &[u8]) -> [u8; 32] {
+    Sha256::digest(sealed).into()
+}
+
+fn each_with_its_length(of: &str, parts: &[&[u8]], mut take: impl FnMut(&[u8])) {
+    for part in [of.as_bytes()].iter().chain(parts) {
+        take(&(part.len() as u64).to_be_bytes());
+        take(part);
+    }
 }
 
 /// The id of the key that sealed a box; `None` where this is no box of a version we know.
@@ -246,7 +285,7 @@ mod tests {
     #[test]
     fn r22_a_box_opens_under_its_own_context_alone() {
         let ring = ring(&[1]);
-        let sealed = ring.seal(Random, &CONTEXT, b"secret");
+        let sealed = ring.seal(Random::SYSTEM, &CONTEXT, b"secret");
         assert_eq!(ring.open(&CONTEXT, &sealed).unwrap().as_slice(), b"secret");
         for other in [
             Context { purpose: Purpose::LoginCookie, ..CONTEXT },
@@ -262,10 +301,10 @@ mod tests {
 
     #[test]
     fn r22_the_first_key_seals_and_every_key_opens() {
-        let before = ring(&[1]).seal(Random, &CONTEXT, b"old");
+        let before = ring(&[1]).seal(Random::SYSTEM, &CONTEXT, b"old");
         let rotated = ring(&[2, 1]);
         assert_eq!(rotated.open(&CONTEXT, &before).unwrap().as_slice(), b"old");
-        let after = rotated.seal(Random, &CONTEXT, b"new");
+        let after = rotated.seal(Random::SYSTEM, &CONTEXT, b"new");
         assert!(ring(&[1]).open(&CONTEXT, &after).is_none());
         assert_eq!(ring(&[2]).open(&CONTEXT, &after).unwrap().as_slice(), b"new");
     }
@@ -273,7 +312,7 @@ mod tests {
     #[test]
     fn an_altered_or_shortened_box_does_not_open() {
         let ring = ring(&[1, 2]);
-        let sealed = ring.seal(Random, &CONTEXT, b"secret");
+        let sealed = ring.seal(Random::SYSTEM, &CONTEXT, b"secret");
         for at in 0..sealed.len() {
             let mut altered = sealed.clone();
             altered[at] ^= 1;
@@ -286,13 +325,16 @@ mod tests {
     #[test]
     fn no_two_boxes_of_one_plaintext_are_alike() {
         let ring = ring(&[1]);
-        assert_ne!(ring.seal(Random, &CONTEXT, b"secret"), ring.seal(Random, &CONTEXT, b"secret"));
+        assert_ne!(
+            ring.seal(Random::SYSTEM, &CONTEXT, b"secret"),
+            ring.seal(Random::SYSTEM, &CONTEXT, b"secret")
+        );
     }
 
     #[test]
     fn a_data_key_opens_its_own_boxes_alone() {
-        let (ours, others) = (DataKey::generate(Random), DataKey::generate(Random));
-        let sealed = ours.seal(Random, &CONTEXT, b"secret");
+        let (ours, others) = (DataKey::generate(Random::SYSTEM), DataKey::generate(Random::SYSTEM));
+        let sealed = ours.seal(Random::SYSTEM, &CONTEXT, b"secret");
         assert_eq!(DataKey::new(*ours.expose()).open(&CONTEXT, &sealed).unwrap().as_slice(), b"secret");
         assert!(others.open(&CONTEXT, &sealed).is_none());
     }
@@ -310,6 +352,17 @@ mod tests {
         assert_ne!(name, hashed_name("mark", &[b"ab", b"c"]));
         assert_ne!(name, hashed_name("record", &[b"a", b"bc"]));
         assert_eq!(name.len(), 64);
+    }
+
+    #[test]
+    fn a_name_takes_the_key_to_give_and_outlives_a_rotation() {
+        let name = |keys: &[u8], of: &str, parts: &[&[u8]]| ring(keys).names(of, parts);
+        let before = name(&[1], "sub", &[b"a", b"bc"]);
+        assert_eq!(before[0].len(), 64);
+        assert_ne!(before, name(&[2], "sub", &[b"a", b"bc"]));
+        assert_ne!(before, name(&[1], "sub", &[b"ab", b"c"]));
+        assert_ne!(before, name(&[1], "sid", &[b"a", b"bc"]));
+        assert_eq!(name(&[2, 1], "sub", &[b"a", b"bc"])[1], before[0]);
     }
 
     fn read(from: &mut impl XofReader, length: usize) -> Vec<u8> {

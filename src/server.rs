@@ -32,6 +32,7 @@ use crate::error::{Code, Refusal};
 use crate::gateway::{self, ClientConnection, Connection, Gateway};
 use crate::random::Random;
 use crate::respond::{self, Audience};
+use crate::session::store::file::FileStore;
 use crate::session::store::memory::MemoryStore;
 use crate::session::store::redis::RedisStore;
 use crate::session::store::{self, Store};
@@ -81,10 +82,21 @@ pub enum BindError {
     },
     /// The store cannot be used.
     #[error("the session store cannot be used")]
-    Store(#[from] store::redis::InvalidUrl),
+    Store(#[source] StoreError),
     /// The gateway cannot be built.
     #[error(transparent)]
     Gateway(#[from] gateway::BuildError),
+}
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Not the one in a file.
+    #[error(transparent)]
+    File(#[from] store::file::OpenError),
+    /// Not the one in Redis.
+    #[error(transparent)]
+    Redis(#[from] store::redis::InvalidUrl),
 }
 
 impl Server {
@@ -101,10 +113,7 @@ impl Server {
     /// # Errors
     /// As [`Server::bind`].
     pub async fn bind_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, BindError> {
-        let store: Arc<dyn Store> = match &config.store {
-            config::Store::Memory => Arc::new(MemoryStore::new(Arc::clone(&clock))),
-            config::Store::Redis(redis) => Arc::new(RedisStore::new(redis, Arc::clone(&clock))?),
-        };
+        let store = store(&config.store, &clock).map_err(BindError::Store)?;
         Self::bind_with_store(config, store, clock).await
     }
 
@@ -124,7 +133,7 @@ impl Server {
         };
         let limits = config.server.limits.clone();
         let shutdown_grace = config.server.shutdown_grace;
-        let gateway = Arc::new(Gateway::new(config, store, &clock, Random)?);
+        let gateway = Arc::new(Gateway::new(config, store, &clock, Random::SYSTEM)?);
         Ok(Self { listener, admin, limits, shutdown_grace, gateway })
     }
 
@@ -214,6 +223,15 @@ impl ClientConnection for PublicConnection {
 struct Connections {
     open: TaskTracker,
     stopping: CancellationToken,
+}
+
+fn store(config: &config::Store, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+    let clock = Arc::clone(clock);
+    Ok(match config {
+        config::Store::Memory => Arc::new(MemoryStore::new(clock)),
+        config::Store::File { path } => Arc::new(FileStore::open(path, clock)?),
+        config::Store::Redis(redis) => Arc::new(RedisStore::new(redis, clock)?),
+    })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {

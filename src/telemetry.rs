@@ -1,4 +1,4 @@
-//! Logs. No secret, token, code, cookie or session id is ever in one (R62).
+//! Logs and metrics. No secret, token, code, cookie or session id is ever in one (R62).
 
 use std::error::Error;
 use std::io::IsTerminal;
@@ -7,6 +7,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, Telemetry};
+
+pub mod metrics;
 
 /// Writes log lines to standard error from here on, as configured.
 pub fn start(config: &Telemetry) {

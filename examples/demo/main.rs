@@ -76,7 +76,7 @@ async fn start_issuer_and_api(port: u16) -> Result<Neighbours, Box<dyn Error>> {
     let api_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let neighbours = Neighbours {
         port,
-        client_secret: Random.token::<32>(),
+        client_secret: Random::SYSTEM.token::<32>(),
         issuer_url: format!("http://{}", issuer_listener.local_addr()?),
         api_url: format!("http://{}", api_listener.local_addr()?),
     };
@@ -96,7 +96,7 @@ async fn start_issuer_and_api(port: u16) -> Result<Neighbours, Box<dyn Error>> {
 /// What is known at the start alone goes in as an operator would give it: by the environment, but one
 /// that this process makes up.
 fn configuration(neighbours: &Neighbours) -> Result<config::Loaded, config::Faults> {
-    let session_key = STANDARD.encode(Random.bytes::<32>());
+    let session_key = STANDARD.encode(Random::SYSTEM.bytes::<32>());
     let environment = |name: &str| match name {
         "DEMO_PORT" => Some(neighbours.port.to_string()),
         "DEMO_ISSUER" => Some(neighbours.issuer_url.clone()),

@@ -10,10 +10,11 @@ use tokio::net::TcpStream;
 use url::Url;
 
 use crate::clock::SystemClock;
-use crate::config::{App, Config, Store, Target};
+use crate::config::{App, Config, RedisServers, Store, Target};
 use crate::oidc::Client;
 use crate::random::Random;
 use crate::session::store::Store as _;
+use crate::session::store::file::FileStore;
 use crate::session::store::redis::RedisStore;
 use crate::telemetry::chain;
 
@@ -70,18 +71,40 @@ async fn try_store(store: &Store) -> Finding {
     let remedy = "see that the server runs, takes writes, and knows the username and password";
     match store {
         Store::Memory => Finding::new("store: in memory".to_owned(), Ok(()), remedy),
+        // A store that is not there is not made here: it would belong to whoever checks.
+        Store::File { path } if !FileStore::is_made(path) => {
+            Finding::new(format!("store: {}, which the first start makes", path.display()), Ok(()), remedy)
+        }
+        Store::File { path } => {
+            let outcome = match FileStore::open(path, Arc::new(SystemClock)) {
+                Ok(store) => in_time(store.ping()).await,
+                Err(error) => Err(chain(&error)),
+            };
+            let remedy =
+                "stop the other gateway, or see that the folder is whole and belongs to who runs this";
+            Finding::new(format!("store: {}", path.display()), outcome, remedy)
+        }
         Store::Redis(redis) => {
             let outcome = match RedisStore::new(redis, Arc::new(SystemClock)) {
                 Ok(store) => in_time(store.ping()).await,
                 Err(error) => Err(chain(&error)),
             };
-            Finding::new(format!("store: {}", redis.url), outcome, remedy)
+            Finding::new(format!("store: {}", named(&redis.servers)), outcome, remedy)
         }
     }
 }
 
+fn named(servers: &RedisServers) -> String {
+    let all = |urls: &[Url]| urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", ");
+    match servers {
+        RedisServers::Single(url) => url.to_string(),
+        RedisServers::Cluster(urls) => format!("cluster of {}", all(urls)),
+        RedisServers::Sentinel { master, urls } => format!("{master}, as sentinels name it: {}", all(urls)),
+    }
+}
+
 async fn try_issuer(app: &App) -> Finding {
-    let client = Client::new(&app.oidc, String::new(), String::new(), Arc::new(SystemClock), Random);
+    let client = Client::new(&app.oidc, String::new(), String::new(), Arc::new(SystemClock), Random::SYSTEM);
     let outcome = match client {
         Ok(client) => in_time(client.discover()).await,
         Err(error) => Err(chain(&error)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::LogFormat;
 use crate::config::decode::{At, Choice, Keys, List, Optional, Record, Required};
 use crate::config::reading::Reported;
-use crate::config::scalar::{Count, DurationOrZero, Level, Network, Size, Text};
+use crate::config::scalar::{Count, CountOrZero, DurationOrZero, Level, Network, Size, Text};
 use crate::config::secret_ref::SecretRef;
 use crate::config::web::RedisUrl;
 
@@ -51,20 +51,39 @@ pub(super) struct Sessions {
     pub(super) idle_timeout: Required<Duration>,
     pub(super) lifetime: Required<Duration>,
     pub(super) refresh_before_expiry: Required<DurationOrZero>,
+    pub(super) store_outage_grace: Required<DurationOrZero>,
 }
 
 pub(super) enum Store {
     Memory,
+    File(FileStore),
     Redis(Box<Redis>),
 }
 
 struct Memory;
 
+pub(super) struct FileStore {
+    pub(super) path: Required<Text>,
+}
+
 pub(super) struct Redis {
-    pub(super) url: Required<RedisUrl>,
+    pub(super) servers: Result<RedisServers, Reported>,
+    pub(super) ca: Optional<Text>,
     pub(super) username: Optional<Text>,
     pub(super) password: Optional<SecretRef>,
     pub(super) key_prefix: Required<Text>,
+    pub(super) wait_for_replicas: Required<CountOrZero>,
+}
+
+pub(super) enum RedisServers {
+    Single(At<RedisUrl>),
+    Cluster(At<List<RedisUrl, 1>>),
+    Sentinel(At<Sentinel>),
+}
+
+pub(super) struct Sentinel {
+    pub(super) master: Required<Text>,
+    pub(super) urls: Required<List<RedisUrl, 1>>,
 }
 
 pub(super) struct Telemetry {
@@ -143,14 +162,12 @@ impl Record for Admin {
 }
 
 impl Record for Sessions {
-    const LATER: &[&str] = &["store_outage_grace"];
-
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
         Ok(Self {
             keys: keys.required(
                 "keys",
                 "[{env: SESSION_KEY}]",
-                "Secrets of 32 bytes in base64 (`cloakroom keygen`). The first seals, each one opens; rotate by putting a new one first.",
+                "Secrets of 32 bytes in base64 (`cloakroom keygen`). The first seals, each one opens. To rotate, add the new one at the end on all gateways, then move it to the front.",
             ),
             store: keys.required("store", "{memory: {}}", "Where sessions are kept."),
             idle_timeout: keys.or("idle_timeout", "30m", "How long a session lives without a request."),
@@ -160,19 +177,27 @@ impl Record for Sessions {
                 "60s",
                 "An access token with less than this left is refreshed in the background; 0s: only once it has expired.",
             ),
+            store_outage_grace: keys.or(
+                "store_outage_grace",
+                "30s",
+                "How long sessions known to this process are served while the store is away; 0s: not at all, and the store is asked on each request.",
+            ),
         })
     }
 }
 
 impl Record for Store {
-    const LATER: &[&str] = &["file"];
-
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
         keys.one_of(&[
             Choice::new("memory", "In this process; sessions end with it.", |_: At<Memory>| Self::Memory),
-            Choice::new("redis", "In one Redis server.", |redis: At<Redis>| {
-                Self::Redis(Box::new(redis.value))
+            Choice::new("file", "On this machine's disk, for one gateway.", |file: At<FileStore>| {
+                Self::File(file.value)
             }),
+            Choice::new(
+                "redis",
+                "In Redis: one server, a master with its sentinels, or a cluster.",
+                |redis: At<Redis>| Self::Redis(Box::new(redis.value)),
+            ),
         ])
     }
 }
@@ -183,19 +208,54 @@ impl Record for Memory {
     }
 }
 
-impl Record for Redis {
-    const LATER: &[&str] = &["cluster", "sentinel", "ca", "wait_for_replicas"];
+impl Record for FileStore {
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        let about = "A folder for this gateway alone, which is made where only its parent is there.";
+        Ok(Self { path: keys.required("path", "/var/lib/cloakroom", about) })
+    }
+}
 
+impl Record for Redis {
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        let ca = keys.optional(
+            "ca",
+            "A file of certificates in PEM; with rediss, the only authorities that are believed. The system's where left out.",
+        );
+        let username = keys.optional("username", "ACL user; the server's default user where left out.");
+        let password = keys.optional("password", "The user's password, a secret.");
+        let key_prefix = keys.or("key_prefix", "'cloakroom:'", "Put before each key in Redis.");
+        let wait_for_replicas = keys.or(
+            "wait_for_replicas",
+            "0",
+            "How many replicas a write waits for, a moment at most; where fewer have it, a warning is logged.",
+        );
+        // Last, so that the other keys are not taken for misspelt ones of these.
+        let servers = keys.one_of(&[
+            Choice::new(
+                "url",
+                "One server: host, port and database, without user and password; rediss is TLS.",
+                RedisServers::Single,
+            ),
+            Choice::new(
+                "cluster",
+                "Some nodes of a Redis Cluster; the others are found.",
+                RedisServers::Cluster,
+            ),
+            Choice::new("sentinel", "A master that sentinels look after.", RedisServers::Sentinel),
+        ]);
+        Ok(Self { servers, ca, username, password, key_prefix, wait_for_replicas })
+    }
+}
+
+impl Record for Sentinel {
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
         Ok(Self {
-            url: keys.required(
-                "url",
-                "redis://redis:6379/0",
-                "Host, port and database, without user and password.",
+            master: keys.required("master", "mymaster", "The master's name among the sentinels."),
+            urls: keys.required(
+                "urls",
+                "[redis://sentinel:26379]",
+                "The sentinels; rediss is TLS, for them and the servers they name.",
             ),
-            username: keys.optional("username", "ACL user; the server's default user where left out."),
-            password: keys.optional("password", "The user's password, a secret."),
-            key_prefix: keys.or("key_prefix", "'cloakroom:'", "Put before each key in Redis."),
         })
     }
 }

@@ -18,9 +18,15 @@ use crate::config::{Auth, Csrf, LogFormat, SameSite, Token, schema};
 #[derive(Clone, Debug)]
 pub(super) struct Text(pub(super) String);
 
-/// A number of things, from 1 to a million.
+/// A number of things.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Count(pub(super) usize);
+pub(super) struct Number<const LEAST: usize, const MOST: usize>(pub(super) usize);
+
+/// From 1 to a million.
+pub(super) type Count = Number<1, 1_000_000>;
+
+/// Up to a hundred, and perhaps none.
+pub(super) type CountOrZero = Number<0, 100>;
 
 /// A number of bytes, not 0.
 #[derive(Clone, Copy, Debug)]
@@ -83,23 +89,24 @@ impl Decode for bool {
     }
 }
 
-impl Decode for Count {
+impl<const LEAST: usize, const MOST: usize> Decode for Number<LEAST, MOST> {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
         scalar(node, "a whole number", reading, |written| {
             let number = match written.form {
                 Form::Number | Form::Substituted => written.text.parse().ok(),
                 Form::Boolean | Form::Text => None,
             };
-            let number = number.filter(|number| (1..=1_000_000).contains(number));
+            let number = number.filter(|number| (LEAST..=MOST).contains(number));
             let invalid = || {
-                InvalidValue::new("not a whole number from 1 to 1000000", "such as `20000`, without quotes")
+                let problem = format!("not a whole number from {LEAST} to {MOST}");
+                InvalidValue::new(problem, format!("such as `{}`, without quotes", MOST / 50))
             };
             number.map(Self).ok_or_else(invalid)
         })
     }
 
     fn schema() -> Value {
-        schema::or_substituted(&json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}))
+        schema::or_substituted(&json!({"type": "integer", "minimum": LEAST, "maximum": MOST}))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every part is looked at before one is given up on, so that all faults come out in one run.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::decode::{At, List, Required};
@@ -10,10 +11,10 @@ use crate::config::raw;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{DurationOrZero, Scope};
 use crate::config::secret_ref::SecretRef;
-use crate::config::web::is_loopback;
-use crate::config::{Admin, Config, Limits, Redis, Server, SessionKey, Store, Telemetry};
+use crate::config::{Admin, Config, Limits, Server, SessionKey, Store, Telemetry};
 
 mod app;
+mod redis;
 mod route;
 
 /// The time limits that all apps share.
@@ -32,8 +33,8 @@ pub(super) fn config(file: raw::File, reading: &mut Reading<'_>) -> Result<Confi
     let admin =
         file.admin.and_then(|admin| admin.map(|admin| self::admin(admin.value, public, reading)).transpose());
     let sessions = file.sessions.map(|sessions| self::sessions(sessions.value, reading));
-    let (session_keys, store, times) =
-        sessions.unwrap_or_else(|reported| (Err(reported), Err(reported), Err(reported)));
+    let (session_keys, store, store_outage_grace, times) =
+        sessions.unwrap_or_else(|reported| (Err(reported), Err(reported), Err(reported), Err(reported)));
     let apps = file.apps.and_then(|apps| app::apps(apps.value, &times, reading));
     let telemetry = file.telemetry.and_then(|telemetry| self::telemetry(telemetry.value));
     Ok(Config {
@@ -41,6 +42,7 @@ pub(super) fn config(file: raw::File, reading: &mut Reading<'_>) -> Result<Confi
         admin: admin?,
         session_keys: session_keys?,
         store: store?,
+        store_outage_grace: store_outage_grace?,
         apps: apps?,
         telemetry: telemetry?,
     })
@@ -87,15 +89,23 @@ fn admin(
     Ok(Admin { listen: listen.value })
 }
 
-type Sessions = (Result<Vec<SessionKey>, Reported>, Result<Store, Reported>, Result<SessionTimes, Reported>);
+type Sessions = (
+    Result<Vec<SessionKey>, Reported>,
+    Result<Store, Reported>,
+    Result<Duration, Reported>,
+    Result<SessionTimes, Reported>,
+);
 
 fn sessions(sessions: raw::Sessions, reading: &mut Reading<'_>) -> Sessions {
     let keys = sessions.keys.and_then(|keys| session_keys(keys.value, reading));
     let store = sessions.store.and_then(|store| match store.value {
         raw::Store::Memory => Ok(Store::Memory),
-        raw::Store::Redis(redis) => self::redis(*redis, reading).map(Store::Redis),
+        raw::Store::File(file) => file_store(file, reading),
+        raw::Store::Redis(redis) => redis::redis(*redis, reading).map(Store::Redis),
     });
-    (keys, store, times(sessions.idle_timeout, sessions.lifetime, sessions.refresh_before_expiry, reading))
+    let grace = sessions.store_outage_grace.map(|grace| grace.value.0);
+    let times = times(sessions.idle_timeout, sessions.lifetime, sessions.refresh_before_expiry, reading);
+    (keys, store, grace, times)
 }
 
 fn session_keys(keys: List<SecretRef, 1>, reading: &mut Reading<'_>) -> Result<Vec<SessionKey>, Reported> {
@@ -104,31 +114,29 @@ fn session_keys(keys: List<SecretRef, 1>, reading: &mut Reading<'_>) -> Result<V
     distinct(keys, "session key", reading)
 }
 
-fn redis(redis: raw::Redis, reading: &mut Reading<'_>) -> Result<Redis, Reported> {
-    let password = redis.password.and_then(|password| {
-        password.map(|password| password.value.read(reading).map(|(secret, _)| secret)).transpose()
-    });
-    let key_prefix = redis.key_prefix.and_then(|prefix| {
-        let text = prefix.value.0;
-        if text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Ok(text)
-        } else {
-            let remedy = "at most 64 visible ASCII characters, such as `cloakroom:`";
-            Err(reading.fault(&prefix.place, "not a prefix for keys", remedy))
-        }
-    });
-    let url = redis.url?;
-    if !is_loopback(&url.value.0) {
-        let remedy =
-            "a network that only the gateway and Redis are on; what is stored is sealed, the password is not";
-        reading.warn(&url.place, "Redis without TLS", remedy);
+fn file_store(file: raw::FileStore, reading: &mut Reading<'_>) -> Result<Store, Reported> {
+    let folder = file.path?;
+    let path = PathBuf::from(folder.value.0);
+    let problem = if path.is_dir() || !path.exists() && folder_around(&path).is_dir() {
+        return Ok(Store::File { path });
+    } else if path.exists() {
+        "not a folder"
+    } else {
+        "a folder whose parent is not there either"
+    };
+    Err(reading.fault(
+        &folder.place,
+        problem,
+        "a folder for this gateway alone, such as `/var/lib/cloakroom`",
+    ))
+}
+
+/// Of a plain name, the working directory.
+fn folder_around(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
     }
-    Ok(Redis {
-        url: url.value.0,
-        username: redis.username?.map(|username| username.value.0),
-        password: password?,
-        key_prefix: key_prefix?,
-    })
 }
 
 /// A session that may idle longer than it may live does no harm, for its lifetime ends it; where somebody

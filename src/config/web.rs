@@ -18,7 +18,7 @@ use crate::config::{Issuer, Origin, schema};
 #[derive(Clone, Debug)]
 pub(super) struct UpstreamUrl(pub(super) Url);
 
-/// `redis://host:port/database`.
+/// `redis://host:port/database`, or `rediss`.
 #[derive(Clone, Debug)]
 pub(super) struct RedisUrl(pub(super) Url);
 
@@ -86,7 +86,7 @@ impl Decode for RedisUrl {
     }
 
     fn schema() -> Value {
-        schema::pattern("[Rr][Ee][Dd][Ii][Ss]://.+")
+        schema::pattern("[Rr][Ee][Dd][Ii][Ss][Ss]?://.+")
     }
 
     fn shown(node: &Node) -> String {
@@ -213,9 +213,6 @@ fn redis_url(text: &str) -> Result<Url, InvalidValue> {
     let remedy = "a URL such as `redis://redis:6379/0`";
     let invalid = |problem: &str| InvalidValue::new(problem, remedy);
     let url = Url::parse(text).map_err(|_| invalid("not a URL"))?;
-    if url.scheme() == "rediss" {
-        return Err(invalid("Redis over TLS is not supported by this version yet"));
-    }
     if url.password().is_some() {
         let remedy = "the URL without it, and `password: {file: PATH}` or `password: {env: NAME}` beside it";
         return Err(InvalidValue::new("a password in the file", remedy));
@@ -227,7 +224,7 @@ fn redis_url(text: &str) -> Result<Url, InvalidValue> {
     let database = url.path().strip_prefix('/').unwrap_or(url.path());
     let is_plain = url.query().is_none() && url.fragment().is_none() && url.port() != Some(0);
     let is_database = database.is_empty() || database.parse::<u32>().is_ok();
-    if url.scheme() == "redis" && is_clean(text) && has_host && is_plain && is_database {
+    if matches!(url.scheme(), "redis" | "rediss") && is_clean(text) && has_host && is_plain && is_database {
         Ok(url)
     } else {
         Err(invalid("not the URL of a Redis server"))

@@ -13,9 +13,10 @@ use crate::body::Body;
 use crate::error::{Code, Refusal};
 use crate::oidc::{Client, Expected, ResponseIssuerError};
 use crate::respond;
+use crate::revocation::Revocations;
 use crate::secret::Secret;
 use crate::session::cookie::Ticket;
-use crate::session::{Session, Sessions};
+use crate::session::{Cause, Session, Sessions};
 use crate::tokens::Identity;
 
 /// A session that has just begun.
@@ -38,14 +39,17 @@ impl Endpoints {
         let refuse = |refusal| {
             self.offer_login(refusal, Some(&login.return_to)).with_header(header::SET_COOKIE, ended.clone())
         };
-        let code = self.code(&parameters).await.map_err(refuse)?;
+        let code = self.code(&parameters).await.map_err(|refusal| refuse(self.count_failure(refusal)))?;
         // The state is used up before the code is, so that a second callback cannot redeem anything (R3);
         // and where the store is away, the code is not spent in vain.
-        if !self.sessions.claim_once(state, LIFETIME).await? {
+        let claimed = self.sessions.claim_once(state, LIFETIME).await;
+        if !claimed.map_err(|unavailable| self.count_failure(unavailable.into()))? {
             return self.stale_with_state(&head.headers).await;
         }
-        let begun = self.begin_session(code, &login).await.map_err(refuse)?;
+        let begun = self.begin_session(code, &login).await;
+        let begun = begun.map_err(|refusal| refuse(self.count_failure(refusal)))?;
         tracing::info!(event = "login.succeeded");
+        self.sessions.common().metrics().count_login(self.sessions.app(), "succeeded");
         self.end_previous(&head.headers, &login, &begun.identity).await;
 
         let mut response = respond::landing(&login.return_to);
@@ -56,6 +60,12 @@ impl Endpoints {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    fn count_failure(&self, refusal: Refusal) -> Refusal {
+        let result = if refusal.code.status().is_server_error() { "unavailable" } else { "failed" };
+        self.sessions.common().metrics().count_login(self.sessions.app(), result);
+        refusal
     }
 
     /// The code in the issuer's answer, if that is the issuer's and no refusal (RFC 9207 §2.4).
@@ -83,14 +93,16 @@ impl Endpoints {
     /// that it takes too long, must leave no tokens behind that nobody can revoke.
     async fn begin_session(&self, code: Secret, login: &Login) -> Result<Begun, Refusal> {
         let (client, sessions) = (Arc::clone(&self.client), Arc::clone(&self.sessions));
+        let revocations = self.revocations.clone();
         let expected = login.expected.clone();
         let (deliver, delivered) = oneshot::channel();
         self.tasks.spawn(async move {
-            let begun = redeem(&client, &sessions, &code, &expected).await;
+            let begun = redeem(&client, &sessions, &revocations, &code, &expected).await;
             if let Err(Ok(unwanted)) = deliver.send(begun) {
                 tracing::info!(event = "login.abandoned");
                 if let Ok(Some(session)) = sessions.end(&unwanted.ticket).await {
-                    client.revoke_all(&session.tokens).await;
+                    sessions.note_end(Cause::Abandoned);
+                    revocations.revoke(&session.tokens).await;
                 }
             }
         });
@@ -140,10 +152,10 @@ impl Endpoints {
     async fn replace(&self, ticket: Ticket, identity: &Identity) {
         match self.sessions.end(&ticket).await {
             Ok(Some(session)) => {
-                tracing::info!(event = "session.ended", cause = "replaced");
+                self.sessions.note_end(Cause::Replaced);
                 if !may_share_grant(&session, identity) {
-                    let client = Arc::clone(&self.client);
-                    self.tasks.spawn(async move { client.revoke_all(&session.tokens).await });
+                    let revocations = self.revocations.clone();
+                    self.tasks.spawn(async move { revocations.revoke(&session.tokens).await });
                 }
             }
             Ok(None) => {}
@@ -160,7 +172,8 @@ impl Endpoints {
 
 async fn redeem(
     client: &Client,
-    sessions: &Sessions,
+    sessions: &Arc<Sessions>,
+    revocations: &Revocations,
     code: &Secret,
     expected: &Expected,
 ) -> Result<Begun, Refusal> {
@@ -168,7 +181,7 @@ async fn redeem(
     match sessions.create(tokens.clone(), identity.clone()).await {
         Ok((ticket, cookie)) => Ok(Begun { ticket, cookie: Secret::new(cookie), identity }),
         Err(unavailable) => {
-            client.revoke_all(&tokens).await;
+            revocations.revoke(&tokens).await;
             Err(unavailable.into())
         }
     }

@@ -16,9 +16,10 @@ use crate::error::{Code, Refusal};
 use crate::fields;
 use crate::oidc::Client;
 use crate::respond;
+use crate::revocation::Revocations;
 use crate::session::cookie::Ticket;
 use crate::session::store::Unavailable;
-use crate::session::{Session, Sessions};
+use crate::session::{Cause, Session, Sessions};
 
 /// How long a logout waits for the issuer, for the revocation and for the metadata each. The revocation goes
 /// on by itself.
@@ -54,6 +55,7 @@ impl Endpoints {
         let ending = Ending {
             sessions: Arc::clone(&self.sessions),
             client: Arc::clone(&self.client),
+            revocations: self.revocations.clone(),
             tasks: self.tasks.clone(),
             ticket,
         };
@@ -69,6 +71,7 @@ impl Endpoints {
 struct Ending {
     sessions: Arc<Sessions>,
     client: Arc<Client>,
+    revocations: Revocations,
     tasks: TaskTracker,
     ticket: Ticket,
 }
@@ -76,7 +79,7 @@ struct Ending {
 impl Ending {
     async fn run(self, by_script: bool, state: String) -> Result<String, Unavailable> {
         // Read before it goes (R52): the answer to the taking may be lost, and the tokens with it.
-        let known = self.sessions.load(&self.ticket).await?;
+        let known = self.sessions.load_stored(&self.ticket).await?;
         let session = match self.sessions.end(&self.ticket).await {
             Ok(Some(session)) => session,
             // It had ended before, or somebody else ended it just now.
@@ -87,9 +90,9 @@ impl Ending {
                 return Err(unavailable);
             }
         };
-        tracing::info!(event = "session.ended", cause = "logout");
-        let (client, tokens) = (Arc::clone(&self.client), session.tokens.clone());
-        let revocation = self.tasks.spawn(async move { client.revoke_all(&tokens).await });
+        self.sessions.note_end(Cause::Logout);
+        let (revocations, tokens) = (self.revocations.clone(), session.tokens.clone());
+        let revocation = self.tasks.spawn(async move { revocations.revoke(&tokens).await });
         if tokio::time::timeout(ISSUER_WAIT, revocation).await.is_err() {
             tracing::warn!(event = "revocation.slow", "the logout does not wait for it");
         }
@@ -109,7 +112,7 @@ impl Ending {
 
     /// The store hung once the session was to be taken out. Nobody knows whether it was; the user wanted
     /// it to be, and its tokens must not outlive it.
-    async fn persist(self, known: Option<Session>) {
+    async fn persist(self, known: Option<Arc<Session>>) {
         let ended = tokio::time::timeout(RETRY_FOR, async {
             loop {
                 tokio::time::sleep(RETRY_INTERVAL).await;
@@ -120,9 +123,9 @@ impl Ending {
         });
         match ended.await {
             Ok(ended) => {
-                if let Some(session) = ended.or(known) {
-                    tracing::info!(event = "session.ended", cause = "logout");
-                    self.client.revoke_all(&session.tokens).await;
+                if let Some(session) = ended.map(Arc::new).or(known) {
+                    self.sessions.note_end(Cause::Logout);
+                    self.revocations.revoke(&session.tokens).await;
                 }
             }
             Err(_) => tracing::error!(event = "logout.unfinished", "the store did not come back in time"),

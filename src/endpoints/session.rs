@@ -1,4 +1,5 @@
-//! `GET session`: who is logged in, and for how long. Never a token, and no activity.
+//! `GET session`: who is logged in, and for how long. Never a token, and no activity. It says what the store
+//! says, or that the store is away.
 
 use http::request::Parts;
 use http::{Response, header};
@@ -12,7 +13,7 @@ use crate::respond;
 impl Endpoints {
     pub(super) async fn session(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
         let session = match self.ticket(&head.headers)? {
-            Some(ticket) => self.sessions.load(&ticket).await?,
+            Some(ticket) => self.sessions.load_stored(&ticket).await?,
             None => None,
         };
         let Some(session) = session else {

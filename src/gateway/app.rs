@@ -16,19 +16,19 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{self, Auth, Target, Token};
 use crate::connector;
-use crate::endpoints::{Endpoints, login_location};
+use crate::endpoints::{Endpoints, Means, Roster, login_location};
 use crate::error::{Code, Refusal};
 use crate::files::Files;
-use crate::oidc::Client;
+use crate::oidc::{Client, Grants};
 use crate::proxy::tunnel::{Tunnel, is_handshake};
 use crate::proxy::{self, Upstream};
 use crate::random::Random;
 use crate::refresh::{Failure, Refresher};
 use crate::respond::{self, Audience};
+use crate::revocation::{Outbox, Revocations};
 use crate::seal::KeyRing;
 use crate::session::cookie::{self, Ticket};
-use crate::session::store::Store;
-use crate::session::{Session, Sessions};
+use crate::session::{Common, Session, Sessions};
 
 #[derive(Debug)]
 pub(super) struct App {
@@ -66,7 +66,7 @@ pub(super) enum Answers {
 pub(super) struct Shared<'a> {
     pub(super) server: &'a config::Server,
     pub(super) ring: &'a Arc<KeyRing>,
-    pub(super) store: &'a Arc<dyn Store>,
+    pub(super) sessions: &'a Arc<Common>,
     pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) cookies: &'a Arc<[config::Session]>,
     pub(super) random: Random,
@@ -100,7 +100,7 @@ pub enum BuildError {
 /// A live session that a request may use.
 pub(super) struct User {
     pub(super) ticket: Ticket,
-    pub(super) session: Session,
+    pub(super) session: Arc<Session>,
 }
 
 /// Whether a request may go on, and as whom.
@@ -120,9 +120,19 @@ pub(super) enum Who {
     Stranger(Response<Body>),
 }
 
-impl App {
-    pub(super) fn new(app: config::App, shared: &Shared<'_>) -> Result<(Self, Arc<Client>), BuildError> {
-        let name = || app.origin.as_str().to_owned();
+/// What is built of each app first: its sessions, and those who renew and revoke what they hold.
+pub(super) struct Core {
+    pub(super) client: Arc<Client>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) revocations: Revocations,
+}
+
+impl Core {
+    pub(super) fn new(
+        app: &config::App,
+        outbox: &Arc<Outbox>,
+        shared: &Shared<'_>,
+    ) -> Result<Self, BuildError> {
         let under_base = |path: &str| format!("{}{}{path}", app.origin.as_str(), app.base_path);
         let client = Client::new(
             &app.oidc,
@@ -131,26 +141,38 @@ impl App {
             Arc::clone(shared.clock),
             shared.random,
         );
+        let name = || app.origin.as_str().to_owned();
         let client = Arc::new(client.map_err(|source| BuildError::Issuer { app: name(), source })?);
-        let sessions = Arc::new(Sessions::new(
-            &app,
-            Arc::clone(shared.ring),
-            Arc::clone(shared.store),
-            Arc::clone(shared.clock),
-            shared.random,
-        ));
-        let endpoints = Endpoints::new(
-            &app,
-            Arc::clone(shared.ring),
-            Arc::clone(&sessions),
-            Arc::clone(&client),
-            Arc::clone(shared.clock),
-            shared.random,
-            shared.tasks.clone(),
-        );
+        let sessions = Arc::new(Sessions::new(app, Arc::clone(shared.sessions)));
+        let grants = Arc::clone(&client) as Arc<dyn Grants>;
+        let revocations = Revocations::with_outbox(app, grants, Arc::clone(outbox));
+        Ok(Self { client, sessions, revocations })
+    }
+}
+
+impl App {
+    pub(super) fn new(
+        app: config::App,
+        core: Core,
+        roster: &Roster,
+        shared: &Shared<'_>,
+    ) -> Result<Self, BuildError> {
+        let Core { client, sessions, revocations } = core;
+        let means = Means {
+            ring: Arc::clone(shared.ring),
+            sessions: Arc::clone(&sessions),
+            client: Arc::clone(&client),
+            revocations: revocations.clone(),
+            roster: roster.clone(),
+            clock: Arc::clone(shared.clock),
+            random: shared.random,
+            tasks: shared.tasks.clone(),
+        };
+        let endpoints = Endpoints::new(&app, means);
         let refresher = Refresher::new(
             Arc::clone(&sessions),
-            Arc::clone(&client),
+            client as Arc<dyn Grants>,
+            revocations,
             Arc::clone(shared.clock),
             shared.random,
             app.session.refresh_before_expiry,
@@ -161,7 +183,7 @@ impl App {
         let routes = routes
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| BuildError::Upstream { app: app.origin.as_str().to_owned(), source })?;
-        let built = Self {
+        Ok(Self {
             origin: app.origin,
             base_path: app.base_path,
             cookies: Arc::clone(shared.cookies),
@@ -175,8 +197,7 @@ impl App {
             tunnels_stop: shared.tunnels_stop.clone(),
             random: shared.random,
             tasks: shared.tasks.clone(),
-        };
-        Ok((built, client))
+        })
     }
 
     /// Whether a request may use its session, and whether it needs one it does not have.
@@ -291,6 +312,7 @@ impl App {
     ) {
         let (idle_timeout, stopping) = (self.tunnel_idle_timeout, self.tunnels_stop.clone());
         let sessions = Arc::clone(&self.sessions);
+        let counted = self.sessions.common().metrics().open_tunnel();
         self.tasks.spawn(async move {
             let session_ends = async {
                 match &ticket {
@@ -303,7 +325,7 @@ impl App {
                 () = session_ends => {}
                 () = stopping.cancelled() => {}
             }
-            drop(connection);
+            drop((connection, counted));
         });
     }
 

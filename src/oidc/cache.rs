@@ -135,6 +135,11 @@ impl<T: Send + Sync + 'static> Cached<T> {
         fly(flight, Arc::clone(&self.0).fetch(fetch)).await
     }
 
+    /// The value there is, however old.
+    pub(super) fn peek(&self) -> Option<Arc<T>> {
+        self.0.state().value.as_ref().map(|(value, _)| Arc::clone(value))
+    }
+
     /// Whether the last fetch brought a value; `None` before the first.
     pub(super) fn last_fetch_succeeded(&self) -> Option<bool> {
         let state = self.0.state();

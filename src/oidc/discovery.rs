@@ -61,6 +61,11 @@ impl Discovery {
         self.cached.no_older_than(age, fetch(self.issuer.clone(), Arc::clone(&self.http))).await
     }
 
+    /// The metadata as they were last fetched, however long ago. Asks nobody.
+    pub(super) fn known(&self) -> Option<Arc<Metadata>> {
+        self.cached.peek()
+    }
+
     pub(super) fn availability(&self) -> Availability {
         match self.cached.last_fetch_succeeded() {
             None => Availability::Unknown,

@@ -160,21 +160,15 @@ pub enum TokenFault {
     TokenType,
 }
 
-/// Why an ID token is refused.
+/// Why a signed token of the issuer's is refused, whatever it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IdTokenFault {
-    /// The token answer has none.
-    #[error("there is none")]
-    Missing,
+pub enum JwtFault {
     /// Larger than any honest one.
     #[error("it is too large")]
     TooLarge,
     /// No signed JWT of two JSON objects, or one with duplicate names.
     #[error("it is not a signed JWT without duplicate names")]
     Malformed,
-    /// R18: another kind of token.
-    #[error("it is another kind of token")]
-    Type,
     /// An extension that must be understood (RFC 7515 §4.1.11).
     #[error("it has critical extensions")]
     Critical,
@@ -196,9 +190,6 @@ pub enum IdTokenFault {
     /// R11: issued to another client.
     #[error("azp is not this client")]
     AuthorizedParty,
-    /// R13: nobody's.
-    #[error("sub is missing, empty or too long")]
-    Subject,
     /// R13: `exp` is missing or past.
     #[error("exp is missing or past")]
     Expired,
@@ -208,6 +199,23 @@ pub enum IdTokenFault {
     /// R13: `nbf` is in the future.
     #[error("nbf is in the future")]
     NotBefore,
+}
+
+/// Why an ID token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdTokenFault {
+    /// As any token would be.
+    #[error(transparent)]
+    Jwt(#[from] JwtFault),
+    /// The token answer has none.
+    #[error("there is none")]
+    Missing,
+    /// R18: another kind of token.
+    #[error("it is another kind of token")]
+    Type,
+    /// R13: nobody's.
+    #[error("sub is missing, empty or too long")]
+    Subject,
     /// R14: of another login.
     #[error("nonce is not that of this login")]
     Nonce,
@@ -220,6 +228,29 @@ pub enum IdTokenFault {
     /// R15: in another way than asked for.
     #[error("acr is none of those asked for")]
     AuthenticationContext,
+}
+
+/// Why a logout token is refused (Back-Channel Logout §2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogoutTokenFault {
+    /// As any token would be.
+    #[error(transparent)]
+    Jwt(#[from] JwtFault),
+    /// R18: another kind of token.
+    #[error("it is another kind of token")]
+    Type,
+    /// R54: not about a logout.
+    #[error("events has no object for the back-channel logout")]
+    Event,
+    /// R54: as an ID token has.
+    #[error("it has a nonce")]
+    Nonce,
+    /// R54: cannot be told from another.
+    #[error("jti is missing, empty or too long")]
+    TokenId,
+    /// R54: nobody's.
+    #[error("sub and sid are missing, empty or too long")]
+    Subject,
 }
 
 /// Why a userinfo answer is refused (Core §5.3).

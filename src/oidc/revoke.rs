@@ -3,8 +3,6 @@
 use super::Client;
 use super::error::{IssuerUnavailable, RevokeError};
 use crate::secret::Secret;
-use crate::telemetry::chain;
-use crate::tokens::Tokens;
 
 /// `token_type_hint` (RFC 7009 §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,22 +51,14 @@ impl Client {
         }
         match answer.error_code().as_deref() {
             Some("unsupported_token_type") => Ok(Revocation::NotOffered),
+            // As some issuers say it of a trouble of their own.
+            Some("temporarily_unavailable" | "server_error") => Err(answer.unavailable().into()),
             _ => Err(RevokeError::Refused { error: answer.refusal() }),
         }
     }
 
-    /// Revokes the tokens of a session that has ended: the refresh token first, for with it usually dies
-    /// the rest (RFC 7009 §2.1). What fails is in the log.
-    pub async fn revoke_all(&self, tokens: &Tokens) {
-        let refresh_token = tokens.refresh_token.as_ref().map(|token| (token, TokenKind::RefreshToken));
-        for (token, kind) in refresh_token.into_iter().chain([(&tokens.access_token, TokenKind::AccessToken)])
-        {
-            match self.revoke(token, kind).await {
-                Ok(Revocation::Revoked | Revocation::NotOffered) => {}
-                Err(error) => {
-                    tracing::warn!(event = "revocation.failed", kind = kind.as_str(), error = %chain(&error));
-                }
-            }
-        }
+    /// Whether the issuer is known to have no revocation endpoint. Asks nobody.
+    pub fn is_known_not_to_revoke(&self) -> bool {
+        self.discovery.known().is_some_and(|metadata| metadata.revocation_endpoint.is_none())
     }
 }

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::discovery::Metadata;
 use super::error::{CallFault, IdTokenFault, IssuerUnavailable, RedeemError, RefreshError, TokenFault};
-use super::id_token::{IdToken, SignatureError};
+use super::id_token::IdToken;
+use super::jwt::SignatureError;
 use super::{Client, Expected};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -58,9 +59,9 @@ impl Client {
         let now = self.clock.now();
         let id_token = answer.id_token.as_ref().ok_or(IdTokenFault::Missing)?;
         let id_token = IdToken::read(id_token, &metadata.id_token_algorithms)?;
-        self.check_signature(&metadata, &id_token).await?;
-        id_token.check_parties(self.issuer(), &self.oidc.client_id)?;
-        id_token.check_times(now)?;
+        self.check_signature(&metadata, id_token.jwt()).await?;
+        id_token.check_parties(self.issuer(), &self.oidc.client_id).map_err(IdTokenFault::from)?;
+        id_token.check_times(now).map_err(IdTokenFault::from)?;
         id_token.check_login(expected, now)?;
         id_token.check_access_token(&answer.access_token)?;
         let subject = id_token.subject()?;
@@ -116,9 +117,9 @@ impl Client {
         if !(same_nonce && same_login) {
             return Err(RefreshError::WrongIdentity(Box::new(issued.clone())));
         }
-        match self.check_signature(metadata, &token).await {
+        match self.check_signature(metadata, token.jwt()).await {
             Ok(()) => {}
-            Err(SignatureError::Fault(fault)) => return Err(garbage(fault)),
+            Err(SignatureError::Fault(fault)) => return Err(garbage(fault.into())),
             Err(SignatureError::Unavailable(error)) => {
                 tracing::warn!(event = "refresh.id_token_unverified", error = %chain(&error), "the old one is kept");
                 return Ok(false);
@@ -211,7 +212,7 @@ impl From<SignatureError> for RedeemError {
     fn from(error: SignatureError) -> Self {
         match error {
             SignatureError::Unavailable(unavailable) => Self::Unavailable(unavailable),
-            SignatureError::Fault(fault) => Self::IdToken(fault),
+            SignatureError::Fault(fault) => Self::IdToken(fault.into()),
         }
     }
 }

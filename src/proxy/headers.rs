@@ -344,7 +344,7 @@ mod tests {
         let origin = Origin::parse("https://shop.example.com").unwrap();
         let peer = "10.0.0.9".parse().unwrap();
         let facts = Facts { origin: &origin, peer, peer_is_trusted: trusted, request_id: "id-1" };
-        prepare_request(&mut headers, &facts, Some(&Secret::new("token")), Random).unwrap();
+        prepare_request(&mut headers, &facts, Some(&Secret::new("token")), Random::SYSTEM).unwrap();
         headers
     }
 
@@ -421,7 +421,7 @@ mod tests {
                 request_id: "1",
             };
             let mut headers = HeaderMap::new();
-            prepare_request(&mut headers, &facts, None, Random).unwrap();
+            prepare_request(&mut headers, &facts, None, Random::SYSTEM).unwrap();
             (headers[header::FORWARDED].clone(), headers["x-forwarded-for"].clone())
         };
         let (forwarded, chain) = element("2001:db8::7");

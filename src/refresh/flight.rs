@@ -1,17 +1,18 @@
 //! One refresh of one session, from the lease to the write.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use super::{Outcome, Shared};
 use crate::oidc::{IssuerUnavailable, RefreshError};
 use crate::session::cookie::Ticket;
+use crate::session::store::changes::Mark;
 use crate::session::store::{LeaseOwner, RecordKey, Unavailable, Version};
-use crate::session::{Session, TokensReplaced};
+use crate::session::{Cause, Session, TokensReplaced};
 use crate::telemetry::chain;
 use crate::tokens::{Freshness, Tokens};
 
@@ -52,13 +53,15 @@ pub(super) struct Flight {
     /// An upstream has refused the token, however fresh it looks.
     forced: bool,
     owner: LeaseOwner,
-    announce: watch::Sender<Option<Outcome>>,
+    /// When the call set out by which the lease was last taken or renewed.
+    leased_at: Mutex<Instant>,
+    announce: Arc<SetOnce<Outcome>>,
 }
 
 /// Whether a flight may go to the issuer.
 enum Clearance {
-    /// With the lease in hand, and the newest session.
-    Go(Box<Session>),
+    /// With the lease in hand, and the newest session; the mark was taken before it was read.
+    Go(Arc<Session>, Mark),
     /// There is nothing to do any more.
     Done(Outcome),
 }
@@ -69,19 +72,27 @@ impl Flight {
         ticket: Ticket,
         session: &Session,
         forced: bool,
-        announce: watch::Sender<Option<Outcome>>,
+        announce: Arc<SetOnce<Outcome>>,
     ) -> Self {
         let key = shared.sessions.record_key(&ticket);
         let owner = LeaseOwner(shared.random.token::<16>());
-        Self { shared, ticket, key, seen: session.version, forced, owner, announce }
+        let leased_at = Mutex::new(Instant::now());
+        Self { shared, ticket, key, seen: session.version, forced, owner, leased_at, announce }
     }
 
     pub(super) async fn run(self) {
         let outcome = match self.clear_for_departure().await {
-            Ok(Clearance::Go(session)) => tokio::select! {
-                outcome = self.redeem(*session) => outcome,
-                never = self.keep_lease() => match never {},
-            },
+            Ok(Clearance::Go(session, mark)) => {
+                let started = Instant::now();
+                let outcome = tokio::select! {
+                    biased;
+                    outcome = self.redeem(session, mark) => outcome,
+                    never = self.keep_lease() => match never {},
+                };
+                let metrics = self.shared.sessions.common().metrics();
+                metrics.observe_refresh(self.shared.sessions.app(), outcome.as_str(), started.elapsed());
+                outcome
+            }
             Ok(Clearance::Done(outcome)) => outcome,
             Err(unavailable) => store_unavailable(&unavailable),
         };
@@ -98,19 +109,19 @@ impl Flight {
         let sessions = &self.shared.sessions;
         let started = Instant::now();
         while started.elapsed() < WATCH {
-            let leased_at = Instant::now();
-            let leased = sessions.lease(&self.ticket, &self.owner, LEASE).await?;
-            let Some(current) = sessions.load(&self.ticket).await? else {
+            let leased = self.lease().await?;
+            let mark = sessions.mark(&self.ticket);
+            let Some(current) = sessions.load_stored(&self.ticket).await? else {
                 return Ok(Clearance::Done(Outcome::Gone));
             };
             let freshness = self.shared.freshness(&current);
             let somebody_was_faster = current.version > self.seen && freshness != Freshness::Expired;
             if somebody_was_faster || (!self.forced && freshness == Freshness::Fresh) {
-                return Ok(Clearance::Done(Outcome::Fresh(Box::new(current))));
+                return Ok(Clearance::Done(Outcome::Fresh(current)));
             }
             // Behind a slow store the lease may have passed on, and what was read be somebody's past.
-            if leased && leased_at.elapsed() < RENEWAL {
-                return Ok(Clearance::Go(Box::new(current)));
+            if leased && self.lease_age() < RENEWAL {
+                return Ok(Clearance::Go(current, mark));
             }
             tokio::time::sleep(POLL.mul_f64(0.5 + self.shared.random.fraction())).await;
         }
@@ -118,29 +129,35 @@ impl Flight {
     }
 
     /// Asks the issuer, again where surely nothing was sent, and has the answer written.
-    async fn redeem(&self, session: Session) -> Outcome {
+    async fn redeem(&self, session: Arc<Session>, mark: Mark) -> Outcome {
         let started = Instant::now();
         let error = loop {
-            match self.shared.client.refresh(&session.tokens, &session.identity).await {
+            let error = match self.shared.grants.refresh(&session.tokens, &session.identity).await {
                 Ok(tokens) => {
                     self.note_answer();
-                    return self.write(session, tokens).await;
+                    return self.write(session, mark, tokens).await;
                 }
-                Err(RefreshError::NotSent(_)) if started.elapsed() < RETRY_FOR => {
-                    tokio::time::sleep(RETRY_PAUSE.mul_f64(0.5 + self.shared.random.fraction())).await;
-                }
-                Err(error) => break error,
+                Err(error) => error,
+            };
+            if !matches!(error, RefreshError::NotSent(_)) || started.elapsed() >= RETRY_FOR {
+                break error;
+            }
+            tokio::time::sleep(RETRY_PAUSE.mul_f64(0.5 + self.shared.random.fraction())).await;
+            // A store that is away may have let the lease pass on: another process may be about to send the
+            // same token.
+            if self.lease_age() >= LEASE {
+                break error;
             }
         };
         match &error {
             RefreshError::InvalidGrant => {
                 self.note_answer();
-                self.end(session.version, "invalid_grant").await
+                self.end(session.version, Cause::InvalidGrant).await
             }
             RefreshError::WrongIdentity(issued) => {
                 self.note_answer();
-                let outcome = self.end(session.version, "wrong_identity").await;
-                self.shared.client.revoke_all(issued).await;
+                let outcome = self.end(session.version, Cause::WrongIdentity).await;
+                self.shared.revocations.revoke(issued).await;
                 outcome
             }
             RefreshError::Refused { .. } => {
@@ -185,20 +202,21 @@ impl Flight {
 
     /// Writes what was issued. While the store is away, this process serves the new tokens and keeps
     /// trying, under a lease it wants all the while.
-    async fn write(&self, mut before: Session, tokens: Tokens) -> Outcome {
+    async fn write(&self, mut before: Arc<Session>, mut mark: Mark, tokens: Tokens) -> Outcome {
         let mut pause = POLL;
         loop {
-            let unavailable = match self.try_write(&mut before, &tokens).await {
+            let unavailable = match self.try_write(&mut before, &mut mark, &tokens).await {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => continue,
                 Err(unavailable) => unavailable,
             };
+            // The session has died of age: nobody will ask for these tokens, nor log them out.
             if self.shared.clock.now() >= before.expires_at {
-                return store_unavailable(&unavailable);
+                return self.discard(&tokens).await;
             }
             let version = Version(before.version.0 + 1);
-            let newer = Session { tokens: tokens.clone(), version, ..before.clone() };
-            if self.tell(Outcome::Fresh(Box::new(newer))) {
+            let newer = Session { tokens: tokens.clone(), version, ..Session::clone(&before) };
+            if self.tell(Outcome::Unwritten(Arc::new(newer), mark)) {
                 tracing::warn!(event = "refresh.unwritten", error = %unavailable);
             }
             tokio::time::sleep(pause.mul_f64(0.5 + self.shared.random.fraction())).await;
@@ -207,14 +225,20 @@ impl Flight {
     }
 
     /// Writes over `before`; `None` where there was something older, which now is `before`.
-    async fn try_write(&self, before: &mut Session, tokens: &Tokens) -> Result<Option<Outcome>, Unavailable> {
+    async fn try_write(
+        &self,
+        before: &mut Arc<Session>,
+        mark: &mut Mark,
+        tokens: &Tokens,
+    ) -> Result<Option<Outcome>, Unavailable> {
         let sessions = &self.shared.sessions;
         match sessions.replace_tokens(&self.ticket, before, tokens.clone()).await? {
-            TokensReplaced::Written(session) => return Ok(Some(Outcome::Fresh(Box::new(session)))),
+            TokensReplaced::Written(session) => return Ok(Some(Outcome::Fresh(session))),
             TokensReplaced::Ended => return Ok(Some(self.discard(tokens).await)),
             TokensReplaced::Conflict => {}
         }
-        let Some(found) = sessions.load(&self.ticket).await? else {
+        *mark = sessions.mark(&self.ticket);
+        let Some(found) = sessions.load_stored(&self.ticket).await? else {
             return Ok(Some(self.discard(tokens).await));
         };
         // A failover may lose what was written last, and with it what `before` was.
@@ -227,28 +251,28 @@ impl Flight {
         if found.tokens != *tokens {
             tracing::warn!(event = "refresh.conflict", found = found.version.0);
         }
-        Ok(Some(Outcome::Fresh(Box::new(found))))
+        Ok(Some(Outcome::Fresh(found)))
     }
 
-    /// A logout was faster: what was issued for a dead session is revoked and thrown away.
+    /// The session's end was faster: what was issued for a dead session is revoked and thrown away.
     async fn discard(&self, tokens: &Tokens) -> Outcome {
         tracing::info!(event = "refresh.session_gone", "what was issued is revoked");
         self.tell(Outcome::Gone);
-        self.shared.client.revoke_all(tokens).await;
+        self.shared.revocations.revoke(tokens).await;
         Outcome::Gone
     }
 
     /// The refresh token is dead. Another process may have got further; otherwise the session has ended.
-    async fn end(&self, version: Version, cause: &'static str) -> Outcome {
+    async fn end(&self, version: Version, cause: Cause) -> Outcome {
         match self.shared.sessions.end_version(&self.ticket, version).await {
             Ok(Some(session)) => {
-                tracing::info!(event = "session.ended", cause);
+                self.shared.sessions.note_end(cause);
                 self.tell(Outcome::Ended);
-                self.shared.client.revoke_all(&session.tokens).await;
+                self.shared.revocations.revoke(&session.tokens).await;
                 Outcome::Ended
             }
-            Ok(None) => match self.shared.sessions.load(&self.ticket).await {
-                Ok(Some(session)) => Outcome::Fresh(Box::new(session)),
+            Ok(None) => match self.shared.sessions.load_stored(&self.ticket).await {
+                Ok(Some(session)) => Outcome::Fresh(session),
                 Ok(None) => Outcome::Gone,
                 Err(unavailable) => store_unavailable(&unavailable),
             },
@@ -256,32 +280,55 @@ impl Flight {
         }
     }
 
+    /// Takes or renews the lease; `false` where another owner holds it.
+    async fn lease(&self) -> Result<bool, Unavailable> {
+        let set_out = Instant::now();
+        let leased = self.shared.sessions.lease(&self.ticket, &self.owner, LEASE).await?;
+        if leased {
+            *self.leased_at.lock().unwrap_or_else(PoisonError::into_inner) = set_out;
+        }
+        Ok(leased)
+    }
+
+    /// The lease is held until this reaches [`LEASE`], at least.
+    fn lease_age(&self) -> Duration {
+        self.leased_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
     /// Renews the lease for as long as it is polled: it must outlive any delay of the issuer.
     async fn keep_lease(&self) -> Infallible {
+        let mut pause = RENEWAL.saturating_sub(self.lease_age());
+        let mut after_failure = POLL;
         loop {
-            tokio::time::sleep(RENEWAL).await;
+            tokio::time::sleep(pause).await;
+            let set_out = Instant::now();
             // A lease that was lost is wanted still; the write is fenced by its version in any case.
-            if let Err(unavailable) = self.shared.sessions.lease(&self.ticket, &self.owner, LEASE).await {
-                tracing::debug!(event = "refresh.lease_unrenewed", error = %unavailable);
+            match self.lease().await {
+                Ok(_) => {
+                    // Counted from the last one's departure, or a slow store would make each one late.
+                    pause = RENEWAL.saturating_sub(set_out.elapsed());
+                    after_failure = POLL;
+                }
+                Err(unavailable) => {
+                    tracing::debug!(event = "refresh.lease_unrenewed", error = %unavailable);
+                    // At once at first: the lease lives hardly longer than one call that hangs.
+                    pause = after_failure;
+                    after_failure = (after_failure * 2).min(LONGEST_POLL);
+                }
             }
         }
     }
 
     /// Tells those who wait, once; `true` the first time.
     fn tell(&self, outcome: Outcome) -> bool {
-        self.announce.send_if_modified(|told| {
-            let is_first = told.is_none();
-            if is_first {
-                *told = Some(outcome);
-            }
-            is_first
-        })
+        self.announce.set(outcome).is_ok()
     }
 }
 
 impl Drop for Flight {
-    /// However a flight ends, by a panic too, nobody may board it any more.
+    /// However a flight ends, by a panic too, nobody waits for it, nor may board it any more.
     fn drop(&mut self) {
+        self.tell(Outcome::IssuerUnavailable);
         self.shared.state().flights.remove(&self.key);
     }
 }

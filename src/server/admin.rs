@@ -1,4 +1,4 @@
-//! The operators' listener: `/livez` and `/readyz`. Never on the public one.
+//! The operators' listener: `/livez`, `/readyz`, `/metrics` and `/sessions`. Never on the public one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,12 +15,15 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::{ACCEPT_PAUSE, Readiness};
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::error::{Code, Refusal};
 use crate::gateway::Gateway;
 use crate::oidc::Availability;
 use crate::respond::{self, Audience};
 use crate::telemetry::chain;
+use crate::telemetry::metrics::CONTENT_TYPE;
+
+mod sessions;
 
 /// Probes are few.
 const MOST_CONNECTIONS: usize = 64;
@@ -61,20 +64,33 @@ async fn answer(
     gateway: &Gateway,
     readiness: &Readiness,
 ) -> Result<Response<Body>, Infallible> {
+    if request.uri().path() == "/sessions" {
+        let answered = sessions::answer(request.method(), request.uri(), gateway).await;
+        return Ok(answered.unwrap_or_else(|refusal| respond::refusal(&refusal, Audience::Script)));
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let refusal = Refusal::method_not_allowed("GET, HEAD");
         return Ok(respond::refusal(&refusal, Audience::Script));
     }
     Ok(match request.uri().path() {
         "/livez" => respond::json(&json!({"status": "alive"})),
+        "/metrics" => metrics(gateway),
         "/readyz" => {
             readiness.is_watched.store(true, Ordering::Relaxed);
             ready(gateway, readiness).await
         }
-        _ => {
-            respond::refusal(&Refusal::new(Code::NotFound, "There are /livez and /readyz."), Audience::Script)
-        }
+        _ => respond::refusal(
+            &Refusal::new(Code::NotFound, "There are /livez, /readyz, /metrics and /sessions."),
+            Audience::Script,
+        ),
     })
+}
+
+fn metrics(gateway: &Gateway) -> Response<Body> {
+    let mut response = Response::new(body::full(gateway.encode_metrics()));
+    let content_type = HeaderValue::from_static(CONTENT_TYPE);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 /// Ready is who can serve live sessions. An issuer that is away keeps new users out, but takes nobody's
@@ -94,8 +110,10 @@ async fn ready(gateway: &Gateway, readiness: &Readiness) -> Response<Body> {
             (issuer.to_owned(), Value::from(word))
         })
         .collect();
-    let is_ready = store_answers && !draining;
-    let status = match (draining, store_answers) {
+    // Known sessions are served for the time of grace, and elsewhere they are no better off.
+    let serves = store_answers || gateway.is_within_grace();
+    let is_ready = serves && !draining;
+    let status = match (draining, serves) {
         (true, _) => "draining",
         (false, true) => "ready",
         (false, false) => "unavailable",

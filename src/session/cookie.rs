@@ -220,22 +220,22 @@ mod tests {
 
     #[test]
     fn a_ticket_comes_back_from_its_cookie() {
-        let ticket = Ticket::generate(Random);
-        let value = ticket.to_cookie(&ring(), Random, &CONTEXT);
+        let ticket = Ticket::generate(Random::SYSTEM);
+        let value = ticket.to_cookie(&ring(), Random::SYSTEM, &CONTEXT);
         assert_eq!(Ticket::from_cookie(&value, &ring(), &CONTEXT), Some(ticket));
     }
 
     #[test]
     fn a_forged_truncated_foreign_or_oversized_cookie_is_no_ticket() {
         let ring = ring();
-        let value = Ticket::generate(Random).to_cookie(&ring, Random, &CONTEXT);
+        let value = Ticket::generate(Random::SYSTEM).to_cookie(&ring, Random::SYSTEM, &CONTEXT);
         for end in 0..value.len() {
             assert_eq!(Ticket::from_cookie(&value[..end], &ring, &CONTEXT), None, "cut to {end}");
         }
         let other_app = Context { app: "https://other.example.com", ..CONTEXT };
         assert_eq!(Ticket::from_cookie(&value, &ring, &other_app), None);
         for plaintext in [&b"short"[..], &[0; 47], &[0; 49]] {
-            let sealed = URL_SAFE_NO_PAD.encode(ring.seal(Random, &CONTEXT, plaintext));
+            let sealed = URL_SAFE_NO_PAD.encode(ring.seal(Random::SYSTEM, &CONTEXT, plaintext));
             assert_eq!(Ticket::from_cookie(&sealed, &ring, &CONTEXT), None);
         }
         for hostile in
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn r21_the_cookie_is_host_only_strict_and_out_of_scripts_reach() {
-        let value = Ticket::generate(Random).to_cookie(&ring(), Random, &CONTEXT);
+        let value = Ticket::generate(Random::SYSTEM).to_cookie(&ring(), Random::SYSTEM, &CONTEXT);
         let field = set(&settings(NAME), true, &value);
         let expected = format!("{NAME}={value}; HttpOnly; SameSite=Strict; Secure; Path=/");
         assert_eq!(field.to_str().unwrap(), expected);
@@ -333,9 +333,9 @@ mod tests {
         let alphabet: [&[u8]; 12] =
             [b"N", b"NN", b"=", b";", b" ", b"\t", b"x", b"\xc2\xa0", b"\xff", b"\"", b"N=", b"; N=y"];
         for _ in 0..20_000 {
-            let fields: Vec<Vec<u8>> = (0..1 + Random.bytes::<1>()[0] % 3)
+            let fields: Vec<Vec<u8>> = (0..1 + Random::SYSTEM.bytes::<1>()[0] % 3)
                 .map(|_| {
-                    Random
+                    Random::SYSTEM
                         .bytes::<8>()
                         .iter()
                         .flat_map(|byte| alphabet[usize::from(byte % 12)])
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn r62_debug_shows_neither_id_nor_key() {
-        let ticket = Ticket::generate(Random);
+        let ticket = Ticket::generate(Random::SYSTEM);
         assert_eq!(format!("{ticket:?}"), "Ticket { id: [redacted], data_key: [redacted] }");
     }
 }

@@ -3,7 +3,6 @@
 //! can share a store during an upgrade.
 
 use std::borrow::Cow;
-use std::io;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,7 +11,7 @@ use zeroize::Zeroizing;
 use super::Session;
 use super::store::{Record, Version};
 use crate::clock::Timestamp;
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 use crate::tokens::{Identity, Tokens};
 
 /// Counts changes that older gateways cannot read; a new field is none.
@@ -70,12 +69,7 @@ pub(super) fn encode(session: &Session) -> Zeroizing<Vec<u8>> {
         sid: identity.sid.as_deref().map(Cow::from),
         claims: Cow::Borrowed(&identity.claims),
     };
-    // Measured first: a buffer that grows leaves copies of the tokens behind that nobody wipes.
-    let mut length = Length(0);
-    write(&mut length, &plaintext);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
-    write(&mut *bytes, &plaintext);
-    bytes
+    secret::to_json(&plaintext)
 }
 
 /// The session in a plaintext. The version is sealed too, so that a store cannot pass an old record for
@@ -111,24 +105,6 @@ pub(super) fn decode(plaintext: &[u8], record: &Record) -> Result<Session, Unrea
     })
 }
 
-struct Length(usize);
-
-impl io::Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[expect(clippy::expect_used, reason = "memory takes all, and all of these fields have a form in JSON")]
-fn write(to: impl io::Write, plaintext: &Plaintext<'_>) {
-    serde_json::to_writer(to, plaintext).expect("a session can be written as JSON");
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -136,7 +112,12 @@ mod tests {
     use super::*;
 
     fn record() -> Record {
-        Record { sealed: Vec::new(), version: Version(3), expires_at: Timestamp::from_millis(900) }
+        Record {
+            sealed: Vec::new(),
+            version: Version(3),
+            expires_at: Timestamp::from_millis(900),
+            indexes: Vec::new(),
+        }
     }
 
     fn plaintext(changes: &Value) -> Vec<u8> {

@@ -10,15 +10,27 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 
+pub mod changes;
+pub mod file;
 pub mod memory;
+pub mod observed;
+pub mod outbox;
 pub mod redis;
+
+use changes::Changes;
+use outbox::Outbox;
 
 /// How long an expired record is kept before it is thrown away.
 pub const COLLECTION_MARGIN: Duration = Duration::from_secs(300);
 
 /// The name of a record: a hash of the session's id, in hexadecimal. Knowing it opens nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey(pub(crate) String);
+
+/// The name of an index, the list of one user's sessions: a keyed hash in hexadecimal, which tells nobody
+/// whose they are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IndexKey(pub String);
 
 /// Counts the writes of one record from 1 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +45,8 @@ pub struct Record {
     pub version: Version,
     /// When it dies of idleness or of age; past this moment it counts as absent.
     pub expires_at: Timestamp,
+    /// The indexes that list it.
+    pub indexes: Vec<IndexKey>,
 }
 
 /// What became of a compare-and-set.
@@ -59,15 +73,15 @@ pub struct Unavailable(pub String);
 /// A store of sealed records. To each of its methods a record past its `expires_at` is absent; what moment it
 /// is, the gateway's clock says. A damaged record is absent as well, and an error in the log.
 #[async_trait]
-pub trait Store: fmt::Debug + Send + Sync {
+pub trait Store: Outbox + fmt::Debug + Send + Sync {
     /// The record of this key.
     async fn read(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable>;
 
-    /// Writes a new record.
+    /// Writes a new record, once each of its indexes lists it: a session that lies there is always found.
     async fn create(&self, key: &RecordKey, record: &Record) -> Result<(), Unavailable>;
 
     /// Puts `sealed` and `version` in the place of the record of version `expected`, and leaves its
-    /// `expires_at` alone. Never creates a record.
+    /// `expires_at` and its indexes alone. Never creates a record.
     async fn replace(
         &self,
         key: &RecordKey,
@@ -77,16 +91,23 @@ pub trait Store: fmt::Debug + Send + Sync {
     ) -> Result<Replaced, Unavailable>;
 
     /// Moves the record's `expires_at` forward, where it still is as it was `seen`: of many who saw the same
-    /// one, in this process and in others, the first writes. Never creates a record.
+    /// one, in this process and in others, the first writes. Its indexes list it for as long, and again
+    /// where they had lost it. Never creates a record.
     async fn touch(&self, key: &RecordKey, seen: Timestamp, expires_at: Timestamp)
     -> Result<(), Unavailable>;
 
-    /// Takes the record out, whatever its version, and throws a damaged one away. One that has expired counts as long as it lies there,
-    /// for at least [`COLLECTION_MARGIN`]: its tokens are still to be revoked.
+    /// Takes the record out, and then from its indexes, whatever its version, and throws a damaged one away.
+    /// One that has expired counts as long as it lies there, for at least [`COLLECTION_MARGIN`]: its tokens
+    /// are still to be revoked.
     async fn take(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable>;
 
     /// The same, if the record is of this version.
     async fn take_version(&self, key: &RecordKey, version: Version) -> Result<Option<Record>, Unavailable>;
+
+    /// The keys of the records that an index lists, in no order. One of them may name nothing: a record that
+    /// ended a moment ago or is about to be written, or one that died unseen, which stays listed until its
+    /// time would have come.
+    async fn list(&self, index: &IndexKey) -> Result<Vec<RecordKey>, Unavailable>;
 
     /// Takes or renews the lease on this record for `time_to_live`; `false` where another owner holds it.
     async fn lease(
@@ -104,4 +125,7 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Whether the store answers and takes writes.
     async fn ping(&self) -> Result<(), Unavailable>;
+
+    /// What the store tells of writes to its records, by whomever.
+    fn changes(&self) -> &Changes;
 }

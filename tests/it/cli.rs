@@ -12,6 +12,8 @@ use serde_json::Value;
 use crate::support::browser::Browser;
 use crate::support::gateway::{NO_ISSUER, SESSION_COOKIE, Setup, program};
 use crate::support::issuer::Issuer;
+use crate::support::redis_cluster::RedisCluster;
+use crate::support::redis_sentinel::{MASTER, RedisSentinel};
 use crate::support::secrets::that_passed;
 use crate::support::upstream::{Upstream, full};
 use crate::support::wait::in_time;
@@ -125,6 +127,36 @@ async fn check_can_try_what_the_file_points_to() {
     assert!(output.contains(&upstream.url()), "what is well is said too: {output}");
     let (code, _, _) = said(&run(&["check", "-c", &path]).await);
     assert_eq!(code, Some(0), "nobody is asked without --connect");
+}
+
+#[tokio::test]
+async fn check_finds_the_store_by_whatever_names_it() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::start().await);
+    let (mut cluster, mut sentinel) = (RedisCluster::start().await, RedisSentinel::start().await);
+    let yaml = Setup::new(&issuer.url()).for_users("/", &upstream.url()).yaml();
+    let with = |redis: &str| {
+        let memory = "store: {memory: {}}";
+        assert!(yaml.contains(memory), "{yaml}");
+        yaml.replace(memory, &format!("store: {{redis: {{{redis}}}}}"))
+    };
+    let by_nodes = with(&format!("cluster: [\"{}\", \"{}\"]", cluster.node(2).url(), cluster.node(3).url()));
+    let (first, last) = (sentinel.sentinel(0).url(), sentinel.sentinel(2).url());
+    let by_name = with(&format!("sentinel: {{master: {MASTER}, urls: [\"{first}\", \"{last}\"]}}"));
+    let (_folder, by_nodes) = file(&by_nodes);
+    let (_folder_too, by_name) = file(&by_name);
+    for path in [&by_nodes, &by_name] {
+        let (code, output, faults) = said(&run(&["check", "-c", path, "--connect"]).await);
+        assert_eq!((code, faults.as_str()), (Some(0), ""));
+        assert!(output.contains("good    store: "), "{output}");
+    }
+    sentinel.kill(0);
+    sentinel.kill(1);
+    cluster.kill(2);
+    cluster.kill(3);
+    for path in [&by_nodes, &by_name] {
+        let (code, _, faults) = said(&run(&["check", "-c", path, "--connect"]).await);
+        assert_eq!((code, faults.contains("FAILED  store: ")), (Some(1), true), "{faults}");
+    }
 }
 
 #[tokio::test]

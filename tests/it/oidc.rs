@@ -90,7 +90,7 @@ fn client(oidc: &config::Oidc, clock: Arc<dyn Clock>) -> Result<Client, cloakroo
         REDIRECT_URI.to_owned(),
         "https://shop.test/bff/logout/callback".to_owned(),
         clock,
-        Random,
+        Random::SYSTEM,
     )
 }
 

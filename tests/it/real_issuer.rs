@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::browser::{Answer, Browser};
 use crate::support::gateway::{ORIGIN, SESSION_COOKIE, Setup};
 use crate::support::issuer::{CLIENT_ID, CLIENT_SECRET};
+use crate::support::port::Reserved;
 use crate::support::real_issuer::RealIssuer;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
@@ -57,6 +58,32 @@ async fn a_session_outlives_its_tokens_and_nothing_outlives_its_logout() {
     let answer = browser.fetch("/api/orders").await;
     assert_eq!((answer.problem(), answer.clears(SESSION_COOKIE)), ("unauthenticated".to_owned(), true));
     assert_eq!(upstream.arrived().len(), asked);
+}
+
+#[tokio::test]
+async fn r54_a_logout_at_the_issuer_ends_the_session_by_the_back_channel() {
+    let (port, upstream) = (Reserved::new(), Upstream::start().await);
+    let back_channel = json!({
+        "backchannel_logout_uri": format!("{ORIGIN}/bff/backchannel-logout"),
+        "backchannel_logout_session_required": true,
+    });
+    let options = json!({"gateway_port": port.address().port()});
+    let issuer = issuer_with("client_secret_basic", options, &back_channel).await;
+    let mut setup = setup(&issuer, &upstream, "client_secret_basic");
+    setup.listen = port.address().to_string();
+    let gateway = setup.start().await;
+    let (mut browser, mut elsewhere) = (Browser::new(gateway.address), Browser::new(gateway.address));
+    log_in(&mut browser).await;
+    log_in(&mut elsewhere).await;
+
+    // The user logs out there, and the app is not asked.
+    let page = browser.navigate(&format!("{}/session/end", issuer.url())).await;
+    browser.fill_form(&page, &[("logout", "yes")]).await;
+    assert_eq!(issuer.state().await.backchannel, ["done"]);
+    assert_eq!(browser.fetch("/api/orders").await.problem(), "unauthenticated");
+    assert_eq!(elsewhere.fetch("/api/orders").await.status, 200, "another login of the same user");
+    until(async || issuer.state().await.revocations.len() == 2).await;
+    assert_eq!(issuer.state().await.alive("refresh_token").len(), 1);
 }
 
 #[tokio::test]
@@ -150,6 +177,11 @@ async fn a_wrong_password_at_the_issuer_starts_no_session() {
 }
 
 async fn issuer(method: &str, options: Value) -> RealIssuer {
+    issuer_with(method, options, &json!({})).await
+}
+
+/// With these in the client's metadata.
+async fn issuer_with(method: &str, mut options: Value, metadata: &Value) -> RealIssuer {
     let mut client = json!({
         "client_id": CLIENT_ID,
         "token_endpoint_auth_method": method,
@@ -159,7 +191,7 @@ async fn issuer(method: &str, options: Value) -> RealIssuer {
     if method != "none" {
         client["client_secret"] = json!(CLIENT_SECRET);
     }
-    let mut options = options;
+    client.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
     options["clients"] = json!([client]);
     RealIssuer::start(&options).await
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 use tracing_subscriber::EnvFilter;
 
+use crate::support::browser::post_form;
 use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{Draft, Endpoint, Fault, Signature};
 use crate::support::log::Log;
@@ -60,8 +61,20 @@ async fn r62_no_secret_reaches_the_log_on_any_way_through_a_session() {
     visited.push(callback);
     cookies.extend(["forged-cookie".to_owned(), "forged-token".to_owned()]);
 
+    let good = shop.issuer.logout_token(|_| {});
+    let bad = shop.issuer.logout_token(|draft| draft.signature = Signature::Foreign);
+    for token in [good, bad] {
+        post_form(shop.gateway.address, "/bff/backchannel-logout", &format!("logout_token={token}")).await;
+        cookies.insert(token);
+    }
+
     let log = log.take();
-    assert!(log.contains("login.succeeded") && log.contains("revocation.failed"), "{log}");
+    assert!(
+        log.contains("login.succeeded")
+            && log.contains("revocation.missed")
+            && log.contains("backchannel.refused"),
+        "{log}"
+    );
     let mut secrets = that_passed(&shop.issuer, &shop.upstream, &visited);
     secrets.extend(cookies);
     assert!(secrets.len() > 40, "{secrets:?}");

@@ -173,7 +173,11 @@ async fn touches_are_written_once_in_a_tenth_of_the_idle_timeout() {
 #[tokio::test]
 async fn r63_while_the_store_is_away_nobody_is_told_that_they_are_logged_out() {
     let redis = Redis::start().await;
-    let shop = Shop::open_with(|_, setup| setup.store_in(&redis)).await;
+    let shop = Shop::open_with(|_, setup| {
+        setup.store_in(&redis);
+        setup.sessions = "store_outage_grace: 0s".to_owned();
+    })
+    .await;
     let mut browser = shop.user().await;
     redis.freeze();
     for path in ["/bff/session", "/api/orders"] {

@@ -1,9 +1,11 @@
 //! What tests run against.
 
 pub mod browser;
+pub mod certificates;
 pub mod chromium;
 pub mod clock;
 pub mod demo;
+pub mod doomed;
 pub mod form;
 pub mod gateway;
 pub mod issuer;
@@ -12,6 +14,8 @@ pub mod node;
 pub mod port;
 pub mod real_issuer;
 pub mod redis;
+pub mod redis_cluster;
+pub mod redis_sentinel;
 pub mod secrets;
 pub mod shop;
 pub mod terminator;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, metric, post_form};
 use crate::support::gateway::{Gateway, ORIGIN, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::upstream::Upstream;
@@ -280,6 +280,27 @@ async fn r49_a_tunnel_dies_with_its_session_and_with_no_other() {
     }
     other.send("x").await;
     assert_eq!(other.exactly(1).await.unwrap(), b"x");
+}
+
+#[tokio::test]
+async fn r49_a_tunnel_dies_when_an_operator_or_the_issuer_ends_its_session_and_is_counted_until_then() {
+    let echo = Echo::start().await;
+    for by_issuer in [true, false] {
+        let fixture = fixture(&echo.url, "").await;
+        let open = async || metric(fixture.gateway.admin, "cloakroom_open_tunnels", "").await;
+        let mut wire = fixture.open("/ws", "").await;
+        assert_eq!(open().await, 1.0);
+        if by_issuer {
+            let form = format!("logout_token={}", fixture.issuer.logout_token(|_| {}));
+            let told = post_form(fixture.gateway.address, "/bff/backchannel-logout", &form).await;
+            assert_eq!(told.status, 200);
+        } else {
+            let end = head("DELETE /sessions?sub=alice", "Content-Length: 0\r\n");
+            assert_eq!(ask(fixture.gateway.admin, end).await.status, 200);
+        }
+        assert!(in_time(wire.rest()).await.is_empty(), "closed");
+        until(async || open().await == 0.0).await;
+    }
 }
 
 #[tokio::test]

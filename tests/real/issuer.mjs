@@ -10,11 +10,12 @@
 //   access_token_ttl  seconds
 //   rotate            whether each refresh gives a new refresh token; a used one that comes again ends its grant
 //   refresh_delay     milliseconds that a refresh takes longer, after the token was rotated
+//   gateway_port      where a client's backchannel_logout_uri leads to, whatever its host
 //
 // A refresh token is given for the scope `offline_access`, and that only with `prompt=consent` (OpenID Connect Core §11).
 // `GET {admin}/state` tells what the provider has seen and what is alive; see `state` below.
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import { createServer } from 'node:http';
+import { createServer, request as call } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { errors, Provider } from 'oidc-provider';
@@ -25,11 +26,12 @@ const options = {
   access_token_ttl: 300,
   rotate: true,
   refresh_delay: 0,
+  gateway_port: 0,
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 
 /** What has happened so far, for `state`. */
-const seen = { token_requests: [], revocations: [], end_sessions: 0, tokens: [], id_tokens: [] };
+const seen = { token_requests: [], revocations: [], end_sessions: 0, backchannel: [], tokens: [], id_tokens: [] };
 
 const server = createServer();
 const issuer = await listen(server);
@@ -37,6 +39,8 @@ const provider = new Provider(issuer, configuration());
 provider.use(observe);
 provider.use(interaction);
 provider.on('end_session.success', () => { seen.end_sessions += 1; });
+provider.on('backchannel.success', () => { seen.backchannel.push('done'); });
+provider.on('backchannel.error', (_ctx, error) => { seen.backchannel.push(error.message); });
 provider.on('server_error', (_ctx, error) => console.error(error));
 server.on('request', provider.callback());
 
@@ -68,10 +72,12 @@ function configuration() {
       RefreshToken: 86400, Session: 86400,
     },
     rotateRefreshToken: options.rotate,
+    fetch: post,
     interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` },
     features: {
       devInteractions: { enabled: false },
       revocation: { enabled: true },
+      backchannelLogout: { enabled: true },
       rpInitiatedLogout: {
         enabled: true,
         logoutSource: (ctx, form) => {
@@ -89,6 +95,19 @@ function configuration() {
       claims: () => ({ sub: name, name: `User ${name}`, preferred_username: name, email: `${name}@example.com` }),
     } : undefined),
   };
+}
+
+/** The provider posts to an app. Apps are at made-up hosts, all behind one gateway. */
+async function post(url, { method, headers, body }) {
+  const { host, pathname } = new URL(url);
+  return new Promise((resolve, reject) => {
+    const fields = { ...Object.fromEntries(new Headers(headers)), host };
+    const address = { host: '127.0.0.1', port: options.gateway_port, path: pathname, method, headers: fields };
+    const request = call(address, (response) => {
+      response.resume().once('end', () => resolve(new Response(null, { status: response.statusCode })));
+    });
+    request.once('error', reject).end(String(body));
+  });
 }
 
 /** Keeps what the token and revocation endpoints were asked and what they gave. */

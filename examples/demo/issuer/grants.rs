@@ -146,7 +146,8 @@ struct AccessToken {
 impl Grants {
     /// Remembers a login, and gives the value of its cookie.
     pub fn log_in(&mut self, user: &'static User, now: Timestamp) -> (String, Login) {
-        let (cookie, login) = (Random.token::<32>(), Login { user, sid: Random.token::<16>(), at: now });
+        let (cookie, login) =
+            (Random::SYSTEM.token::<32>(), Login { user, sid: Random::SYSTEM.token::<16>(), at: now });
         self.logins.insert(cookie.clone(), login.clone());
         (cookie, login)
     }
@@ -163,7 +164,7 @@ impl Grants {
 
     /// Gives out a code.
     pub fn issue_code(&mut self, code: Code) -> String {
-        let value = Random.token::<32>();
+        let value = Random::SYSTEM.token::<32>();
         self.codes.insert(value.clone(), code);
         value
     }
@@ -190,7 +191,7 @@ impl Grants {
         if URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) != grant.challenge {
             return Err(Refused::WrongVerifier);
         }
-        let id = Random.token::<16>();
+        let id = Random::SYSTEM.token::<16>();
         let mut family = Family {
             login: grant.login,
             scope: grant.scope,
@@ -247,7 +248,7 @@ impl Grants {
 impl Family {
     fn issue(&mut self, id: &str, now: Timestamp) -> Issued {
         let offline = self.scope.split(' ').any(|scope| scope == "offline_access");
-        let token = || format!("{id}.{}", Random.token::<32>());
+        let token = || format!("{id}.{}", Random::SYSTEM.token::<32>());
         self.number += 1;
         self.refresh_token = offline.then(token);
         self.access_tokens.retain(|access| now < access.expires_at);

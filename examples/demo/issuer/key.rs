@@ -22,7 +22,7 @@ impl SigningKey {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
         let private = EncodingKey::from_ec_der(key.to_pkcs8v1()?.as_ref());
         let mut jwk = Jwk::from_encoding_key(&private, Algorithm::ES256)?;
-        jwk.common.key_id = Some(Random.token::<8>());
+        jwk.common.key_id = Some(Random::SYSTEM.token::<8>());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
         Ok(Self { private, public: DecodingKey::from_jwk(&jwk)?, jwk })
     }

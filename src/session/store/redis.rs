@@ -1,6 +1,6 @@
-//! The store in one Redis server.
+//! The store in Redis: one server, a master that sentinels look after, or a cluster.
 //!
-//! A record is a hash with the fields `sealed`, `version` and `expires_at`. Whether it has expired is
+//! A record is a hash with the fields `sealed`, `version`, `expires_at` and `indexes`. Whether it has expired is
 //! decided by the gateway's clock; Redis' own time only collects what nobody asked for again. What
 //! depends on what lies there is one Lua script, for a script is not interrupted. All keys of a session
 //! have its record key as their hash tag, so that a cluster keeps them on one node.
@@ -18,25 +18,48 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::io::tcp::TcpSettings;
-use redis::{Client, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult, Script};
+use redis::{RedisError, RedisResult};
+use tokio_util::task::AbortOnDropHandle;
 
 use self::connection::Connection;
-use super::{COLLECTION_MARGIN, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
+use self::indexes::Entry;
+use self::replicas::ReplicasWanted;
+use self::scripts::Scripts;
+use self::topology::Topology;
+use self::tracking::Tracking;
+use super::changes::Changes;
+use super::{
+    COLLECTION_MARGIN, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
+use crate::random::Random;
 
+mod cluster;
 mod connection;
+mod indexes;
+mod link;
+mod outbox;
+mod replicas;
+mod scripts;
+mod sentinels;
+mod topology;
+mod tracking;
 
 /// For one operation, connecting included (R65).
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// A store in one Redis server.
+/// With which, after the prefix, the names of all records begin, and no others.
+const SESSION_NAMES: &str = "session:{";
+
+/// A store in Redis.
 pub struct RedisStore {
     connection: Connection,
     prefix: String,
     scripts: Scripts,
     clock: Arc<dyn Clock>,
+    changes: Arc<Changes>,
+    _tracking: AbortOnDropHandle<()>,
 }
 
 /// The URL is none of a Redis server that can be connected to.
@@ -44,50 +67,42 @@ pub struct RedisStore {
 #[error("not the URL of a Redis server: {0}")]
 pub struct InvalidUrl(String);
 
-/// `sealed`, `version` and `expires_at`, as far as they are there.
-type Fields = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
-
-struct Scripts {
-    create: Script,
-    replace: Script,
-    touch: Script,
-    take: Script,
-    lease: Script,
-    release: Script,
-}
+/// `sealed`, `version`, `expires_at` and `indexes`, as far as they are there.
+type Fields = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl RedisStore {
-    /// A store in the server at this URL. Connects when it is first asked; a server that is down stops
-    /// nothing.
+    /// A store in these servers. Connects when it is first asked; servers that are down stop nothing.
     ///
     /// # Errors
-    /// Where the URL is none of a Redis server.
+    /// Where the URLs are none of Redis servers.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub fn new(config: &config::Redis, clock: Arc<dyn Clock>) -> Result<Self, InvalidUrl> {
-        let info = config.url.as_str().into_connection_info().map_err(|error| InvalidUrl(reason(&error)))?;
-        let mut settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        if let Some(username) = &config.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = &config.password {
-            settings = settings.set_password(password.expose());
-        }
-        let info =
-            info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(info).map_err(|error| InvalidUrl(reason(&error)))?;
+        let topology = Topology::new(config).map_err(|error| InvalidUrl(reason(&error)))?;
+        let prefix = config.key_prefix.clone();
+        let replicas = ReplicasWanted { number: config.wait_for_replicas, prefix: prefix.as_str().into() };
+        let changes = Arc::new(Changes::missed());
+        let connection = Connection::new(&topology, replicas);
+        let names = format!("{prefix}{SESSION_NAMES}");
+        let tracking = Tracking::new(topology, Arc::clone(&changes), names, Random::SYSTEM);
         Ok(Self {
-            connection: Connection::new(client),
-            prefix: config.key_prefix.clone(),
+            connection,
+            prefix,
             scripts: Scripts::new(),
             clock,
+            changes,
+            _tracking: AbortOnDropHandle::new(tokio::spawn(tracking.run())),
         })
     }
 
     fn session_key(&self, key: &RecordKey) -> String {
-        format!("{}session:{{{}}}", self.prefix, key.0)
+        format!("{}{SESSION_NAMES}{}}}", self.prefix, key.0)
     }
 
+    /// Does not begin as a record's name does: of leases nobody is to be told.
     fn lease_key(&self, key: &RecordKey) -> String {
-        format!("{}session:{{{}}}:lease", self.prefix, key.0)
+        format!("{}lease:{{{}}}", self.prefix, key.0)
     }
 
     /// For how long Redis keeps a record that dies at this moment.
@@ -111,17 +126,23 @@ impl RedisStore {
         let mut script = self.scripts.take.key(self.session_key(key));
         script.arg(version);
         let answer: Vec<Vec<u8>> = bounded(script.invoke_async(&mut self.connection.clone())).await?;
-        match answer.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
-            [b"taken", sealed, version, expires_at] => {
-                record(sealed, version, expires_at).map(Some).ok_or_else(no_answer)
+        let (taken, indexes) = match answer.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
+            [b"taken", sealed, version, expires_at, indexes] => {
+                let record = record(sealed, version, expires_at, indexes).ok_or_else(no_answer)?;
+                (Some(record), *indexes)
             }
-            [b"absent" | b"conflict"] => Ok(None),
-            [b"damaged"] => {
+            [b"absent" | b"conflict"] => return Ok(None),
+            [b"damaged", indexes] => {
                 report_damage();
-                Ok(None)
+                (None, *indexes)
             }
-            _ => Err(no_answer()),
+            _ => return Err(no_answer()),
+        };
+        if let Err(error) = self.leave(key, &indexes::split(indexes)).await {
+            // The record is gone, and its tokens are to be revoked: it is not kept back for an entry.
+            tracing::warn!(event = "store.listed_too_long", %error, "an index lists what has ended");
         }
+        Ok(taken)
     }
 }
 
@@ -129,12 +150,14 @@ impl RedisStore {
 impl Store for RedisStore {
     async fn read(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable> {
         let mut command = redis::cmd("HMGET");
-        command.arg(self.session_key(key)).arg(&["sealed", "version", "expires_at"]);
+        command.arg(self.session_key(key)).arg(&["sealed", "version", "expires_at", "indexes"]);
         let mut connection = self.connection.clone();
         let fields = bounded(unless_wrong_type::<Fields>(command.query_async(&mut connection))).await?;
-        let is_absent = fields == Some((None, None, None));
+        let is_absent = fields == Some((None, None, None, None));
         let found = match fields {
-            Some((Some(sealed), Some(version), Some(expires_at))) => record(&sealed, &version, &expires_at),
+            Some((Some(sealed), Some(version), Some(expires_at), indexes)) => {
+                record(&sealed, &version, &expires_at, &indexes.unwrap_or_default())
+            }
             Some(_) | None => None,
         };
         let is_damaged = found.is_none() && !is_absent;
@@ -150,13 +173,18 @@ impl Store for RedisStore {
     }
 
     async fn create(&self, key: &RecordKey, record: &Record) -> Result<(), Unavailable> {
-        let mut script = self.scripts.create.key(self.session_key(key));
-        script
-            .arg(&record.sealed)
-            .arg(record.version.0)
-            .arg(record.expires_at.as_millis())
-            .arg(self.keep_for(record.expires_at));
-        bounded::<u64>(script.invoke_async(&mut self.connection.clone())).await.map(drop)
+        in_time(async {
+            self.enter(key, &record.indexes, record.expires_at, Entry::First).await?;
+            let mut script = self.scripts.create.key(self.session_key(key));
+            script
+                .arg(&record.sealed)
+                .arg(record.version.0)
+                .arg(record.expires_at.as_millis())
+                .arg(self.keep_for(record.expires_at))
+                .arg(indexes::join(&record.indexes));
+            bounded::<u64>(script.invoke_async(&mut self.connection.clone())).await.map(drop)
+        })
+        .await
     }
 
     async fn replace(
@@ -192,15 +220,19 @@ impl Store for RedisStore {
         }
         let mut script = self.scripts.touch.key(self.session_key(key));
         script.arg(seen.as_millis()).arg(expires_at.as_millis()).arg(self.keep_for(expires_at));
-        let (answer,): (String,) = bounded(script.invoke_async(&mut self.connection.clone())).await?;
-        match answer.as_str() {
-            "written" | "conflict" | "absent" => Ok(()),
-            "damaged" => {
-                report_damage();
-                Ok(())
+        in_time(async {
+            let answer: Vec<Vec<u8>> = bounded(script.invoke_async(&mut self.connection.clone())).await?;
+            match answer.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
+                [b"written", indexes] => self.enter_again(key, &indexes::split(indexes), expires_at).await,
+                [b"conflict" | b"absent"] => Ok(()),
+                [b"damaged"] => {
+                    report_damage();
+                    Ok(())
+                }
+                _ => Err(no_answer()),
             }
-            _ => Err(no_answer()),
-        }
+        })
+        .await
     }
 
     async fn take(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable> {
@@ -209,6 +241,10 @@ impl Store for RedisStore {
 
     async fn take_version(&self, key: &RecordKey, version: Version) -> Result<Option<Record>, Unavailable> {
         self.take_if(key, Some(version)).await
+    }
+
+    async fn list(&self, index: &IndexKey) -> Result<Vec<RecordKey>, Unavailable> {
+        self.listed(index).await
     }
 
     async fn lease(
@@ -241,6 +277,10 @@ impl Store for RedisStore {
         command.arg(format!("{}ping", self.prefix)).arg("").arg("PX").arg(milliseconds(COLLECTION_MARGIN));
         bounded::<String>(command.query_async(&mut self.connection.clone())).await.map(drop)
     }
+
+    fn changes(&self) -> &Changes {
+        &self.changes
+    }
 }
 
 impl fmt::Debug for RedisStore {
@@ -249,64 +289,8 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-impl Scripts {
-    fn new() -> Self {
-        // Starts with the write that changes nothing (see the module's text), and goes on with a whole
-        // record of KEYS[1]. Lua's `tonumber` would take `0x10` and `nan` as well.
-        let record = "
-            local probe = redis.pcall('HDEL', KEYS[1], '')
-            local is_hash = type(probe) == 'number'
-            if not is_hash and string.sub(probe.err, 1, 9) ~= 'WRONGTYPE' then return probe end
-            local record = is_hash and redis.call('HMGET', KEYS[1], 'sealed', 'version', 'expires_at')
-            if record and not (record[1] or record[2] or record[3]) then return {'absent'} end
-            local function is_number(text)
-                return text and #text < 20 and string.find(text, '^[1-9]%d*$')
-            end
-            local is_damaged = not (record and record[1] and is_number(record[2]) and is_number(record[3]))";
-        Self {
-            create: Script::new(
-                "redis.call('HSET', KEYS[1], 'sealed', ARGV[1], 'version', ARGV[2], 'expires_at', ARGV[3])
-                return redis.call('PEXPIRE', KEYS[1], ARGV[4])",
-            ),
-            replace: Script::new(&format!(
-                "{record}
-                if is_damaged then return {{'damaged'}} end
-                if tonumber(record[3]) <= tonumber(ARGV[1]) then return {{'absent'}} end
-                if record[2] ~= ARGV[2] then return {{'conflict'}} end
-                redis.call('HSET', KEYS[1], 'sealed', ARGV[3], 'version', ARGV[4])
-                return {{'written'}}"
-            )),
-            touch: Script::new(&format!(
-                "{record}
-                if is_damaged then return {{'damaged'}} end
-                if record[3] ~= ARGV[1] then return {{'conflict'}} end
-                redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
-                redis.call('PEXPIRE', KEYS[1], ARGV[3])
-                return {{'written'}}"
-            )),
-            take: Script::new(&format!(
-                "{record}
-                if not is_damaged and ARGV[1] ~= '' and ARGV[1] ~= record[2] then return {{'conflict'}} end
-                if not is_damaged or ARGV[1] == '' then redis.call('DEL', KEYS[1]) end
-                if is_damaged then return {{'damaged'}} end
-                return {{'taken', record[1], record[2], record[3]}}"
-            )),
-            lease: Script::new(
-                "local owner = redis.call('GET', KEYS[1])
-                if owner and owner ~= ARGV[1] then return 0 end
-                redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-                return 1",
-            ),
-            release: Script::new(
-                "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-                return redis.call('DEL', KEYS[1])",
-            ),
-        }
-    }
-}
-
 /// A record of its fields, unless they are damaged. Numbers are as the scripts take them.
-fn record(sealed: &[u8], version: &[u8], expires_at: &[u8]) -> Option<Record> {
+fn record(sealed: &[u8], version: &[u8], expires_at: &[u8], indexes: &[u8]) -> Option<Record> {
     let number = |digits: &[u8]| {
         let is_number =
             digits.len() < 20 && digits.iter().all(u8::is_ascii_digit) && !matches!(digits, [] | [b'0', ..]);
@@ -316,6 +300,7 @@ fn record(sealed: &[u8], version: &[u8], expires_at: &[u8]) -> Option<Record> {
         sealed: sealed.to_vec(),
         version: Version(number(version)?),
         expires_at: Timestamp::from_millis(number(expires_at)?),
+        indexes: indexes::split(indexes),
     })
 }
 
@@ -337,11 +322,14 @@ async fn unless_wrong_type<T>(answer: impl Future<Output = RedisResult<T>> + Sen
 }
 
 async fn bounded<T>(answer: impl Future<Output = RedisResult<T>> + Send) -> Result<T, Unavailable> {
-    match tokio::time::timeout(OPERATION_TIMEOUT, answer).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Unavailable(reason(&error))),
-        Err(_) => Err(Unavailable("no answer in time".to_owned())),
-    }
+    in_time(async { answer.await.map_err(|error| Unavailable(reason(&error))) }).await
+}
+
+async fn in_time<T>(
+    operation: impl Future<Output = Result<T, Unavailable>> + Send,
+) -> Result<T, Unavailable> {
+    let in_time = tokio::time::timeout(OPERATION_TIMEOUT, operation).await;
+    in_time.unwrap_or_else(|_| Err(Unavailable("no answer in time".to_owned())))
 }
 
 /// What an error is, without what it says: a server that does not know a command repeats its arguments,

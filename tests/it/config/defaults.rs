@@ -14,6 +14,8 @@ fn what_is_left_out_has_the_documented_default() {
     assert!(config.server.trusted_proxies.is_empty() && config.admin.is_none());
     assert_eq!((config.telemetry.log_format, config.telemetry.log_level.as_str()), (LogFormat::Json, "info"));
 
+    assert_eq!(config.store_outage_grace, Duration::from_secs(30));
+
     let app = &config.apps[0];
     assert_eq!(app.base_path, "/bff");
     assert_eq!(app.oidc.scopes, ["openid"]);

@@ -67,13 +67,6 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 fn keys_of_later_versions_are_named_as_such() {
     for (old, new, key) in [
         ("  listen:", "  «tls: {}\n  listen:", "tls"),
-        ("  store: {memory: {}}", "  store: {«file: {path: x}}", "file"),
-        ("  store:", "  «store_outage_grace: 30s\n  store:", "store_outage_grace"),
-        ("{memory: {}}", "{redis: {url: \"redis://localhost\", «cluster: []}}", "cluster"),
-        ("{memory: {}}", "{redis: {url: \"redis://localhost\", «sentinel: {}}}", "sentinel"),
-        ("{memory: {}}", "{redis: {url: \"redis://localhost\", «ca: x}}", "ca"),
-        ("{memory: {}}", "{redis: {url: \"redis://localhost\", «wait_for_replicas: 1}}", "wait_for_replicas"),
-        ("{memory: {}}", "{redis: {url: «rediss://redis}}", "rediss://redis"),
         (
             "      client_id",
             "      «pushed_authorization_requests: auto\n      client_id",

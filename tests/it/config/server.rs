@@ -39,6 +39,7 @@ fn a_duration_is_nothing_only_where_that_means_not_at_all() {
     assert_eq!(server.shutdown_grace, Duration::ZERO);
     let shared = |value: &str| with("  store:", &format!("  {value}\n  store:"));
     let own = |value: &str| with("    routes:", &format!("    session: {{{value}}}\n    routes:"));
+    assert_eq!(config(&shared("store_outage_grace: 0s")).store_outage_grace, Duration::ZERO);
     for file in [shared, own] {
         let session = &config(&file("refresh_before_expiry: 0s")).apps[0].session;
         assert_eq!(session.refresh_before_expiry, Duration::ZERO);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom::config;
 use cloakroom::error::Refusal;
 use cloakroom::oidc::{
-    Availability, CallFault, DocumentFault, IdTokenFault, IssuerUnavailable, KEY_RENEWAL_INTERVAL,
+    Availability, CallFault, DocumentFault, IdTokenFault, IssuerUnavailable, JwtFault, KEY_RENEWAL_INTERVAL,
     RedeemError,
 };
 use futures_util::FutureExt;
@@ -241,7 +241,10 @@ async fn r17_tokens_with_unknown_keys_cannot_make_the_client_ask_without_end() {
     parties.issuer.tamper(|draft| draft.header["kid"] = json!("unknown"));
     for _ in 0..5 {
         let refused = parties.log_in().await.unwrap_err();
-        assert!(matches!(refused, RedeemError::IdToken(IdTokenFault::UnknownKey)), "{refused:?}");
+        assert!(
+            matches!(refused, RedeemError::IdToken(IdTokenFault::Jwt(JwtFault::UnknownKey))),
+            "{refused:?}"
+        );
     }
     assert_eq!(parties.asked(Endpoint::Jwks), 2);
     parties.clock.advance(KEY_RENEWAL_INTERVAL);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::oidc::{IdTokenFault, RedeemError};
+use cloakroom::oidc::{IdTokenFault, JwtFault, RedeemError};
 use serde_json::{Value, json};
 
 use crate::support::clock::NOW;
@@ -44,13 +44,13 @@ async fn an_untouched_id_token_passes() {
 #[tokio::test]
 async fn r11_iss_is_exact() {
     for wrong in [json!("https://evil.test"), json!(["a"]), json!(null)] {
-        assert_eq!(refusal_of_claim("iss", wrong).await, Some(IdTokenFault::Issuer));
+        assert_eq!(refusal_of_claim("iss", wrong).await, Some(IdTokenFault::Jwt(JwtFault::Issuer)));
     }
     let with_slash = |draft: &mut Draft| {
         draft.claims["iss"] = json!(format!("{}/", draft.claims["iss"].as_str().unwrap()));
     };
-    assert_eq!(refusal(with_slash).await, Some(IdTokenFault::Issuer));
-    assert_eq!(refusal_without("iss").await, Some(IdTokenFault::Issuer));
+    assert_eq!(refusal(with_slash).await, Some(IdTokenFault::Jwt(JwtFault::Issuer)));
+    assert_eq!(refusal_without("iss").await, Some(IdTokenFault::Jwt(JwtFault::Issuer)));
 }
 
 #[tokio::test]
@@ -64,9 +64,13 @@ async fn r11_aud_holds_the_client_and_no_stranger() {
         json!({}),
         json!([[CLIENT_ID]]),
     ] {
-        assert_eq!(refusal_of_claim("aud", wrong.clone()).await, Some(IdTokenFault::Audience), "{wrong}");
+        assert_eq!(
+            refusal_of_claim("aud", wrong.clone()).await,
+            Some(IdTokenFault::Jwt(JwtFault::Audience)),
+            "{wrong}"
+        );
     }
-    assert_eq!(refusal_without("aud").await, Some(IdTokenFault::Audience));
+    assert_eq!(refusal_without("aud").await, Some(IdTokenFault::Jwt(JwtFault::Audience)));
 }
 
 #[tokio::test]
@@ -75,20 +79,20 @@ async fn r11_azp_is_the_client_and_there_for_several_audiences() {
     for wrong in [json!("other"), json!([CLIENT_ID]), json!(null)] {
         assert_eq!(
             refusal_of_claim("azp", wrong.clone()).await,
-            Some(IdTokenFault::AuthorizedParty),
+            Some(IdTokenFault::Jwt(JwtFault::AuthorizedParty)),
             "{wrong}"
         );
     }
     let several = refusal_of_claim("aud", json!([CLIENT_ID, CLIENT_ID])).await;
-    assert_eq!(several, Some(IdTokenFault::AuthorizedParty));
+    assert_eq!(several, Some(IdTokenFault::Jwt(JwtFault::AuthorizedParty)));
 }
 
 #[tokio::test]
 async fn r12_the_signature_is_the_issuers() {
     let foreign = refusal(|draft| draft.signature = Signature::Foreign).await;
-    assert_eq!(foreign, Some(IdTokenFault::Signature));
+    assert_eq!(foreign, Some(IdTokenFault::Jwt(JwtFault::Signature)));
     let absent = refusal(|draft| draft.signature = Signature::Absent).await;
-    assert_eq!(absent, Some(IdTokenFault::Signature));
+    assert_eq!(absent, Some(IdTokenFault::Jwt(JwtFault::Signature)));
 }
 
 #[tokio::test]
@@ -98,21 +102,21 @@ async fn r12_neither_none_nor_a_symmetric_algorithm_is_believed_though_the_issue
             draft.header["alg"] = json!(name);
             draft.signature = Signature::Absent;
         });
-        assert_eq!(refused.await, Some(IdTokenFault::Algorithm), "{name}");
+        assert_eq!(refused.await, Some(IdTokenFault::Jwt(JwtFault::Algorithm)), "{name}");
     }
     let confused = refusal(|draft| {
         draft.header["alg"] = json!("HS256");
         draft.signature = Signature::HmacOfPublicKey;
     });
-    assert_eq!(confused.await, Some(IdTokenFault::Algorithm));
+    assert_eq!(confused.await, Some(IdTokenFault::Jwt(JwtFault::Algorithm)));
 }
 
 #[tokio::test]
 async fn r12_the_algorithm_is_one_of_the_metadata_and_of_the_keys_kind() {
     // Not in the metadata.
-    assert_eq!(refusal_of_header("alg", json!("PS256")).await, Some(IdTokenFault::Algorithm));
+    assert_eq!(refusal_of_header("alg", json!("PS256")).await, Some(IdTokenFault::Jwt(JwtFault::Algorithm)));
     // In the metadata, but the named key is of another kind.
-    assert_eq!(refusal_of_header("alg", json!("RS256")).await, Some(IdTokenFault::UnknownKey));
+    assert_eq!(refusal_of_header("alg", json!("RS256")).await, Some(IdTokenFault::Jwt(JwtFault::UnknownKey)));
 }
 
 #[tokio::test]
@@ -122,7 +126,7 @@ async fn r12_rsa_signatures_are_checked_too() {
     parties.log_in().await.unwrap();
     parties.issuer.tamper(|draft| draft.signature = Signature::Foreign);
     let refused = parties.log_in().await.unwrap_err();
-    assert!(matches!(refused, RedeemError::IdToken(IdTokenFault::Signature)), "{refused:?}");
+    assert!(matches!(refused, RedeemError::IdToken(IdTokenFault::Jwt(JwtFault::Signature))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -145,7 +149,7 @@ async fn r12_a_token_without_a_key_id_is_checked_by_every_fitting_key() {
         draft.header.as_object_mut().unwrap().remove("kid");
     });
     assert_eq!(refused.await, None);
-    assert_eq!(refusal_of_header("kid", json!(7)).await, Some(IdTokenFault::Malformed));
+    assert_eq!(refusal_of_header("kid", json!(7)).await, Some(IdTokenFault::Jwt(JwtFault::Malformed)));
 }
 
 #[tokio::test]
@@ -160,7 +164,7 @@ async fn r13_sub_is_there_and_of_sane_length() {
 async fn r13_exp_is_there_and_not_past_by_more_than_the_leeway() {
     assert_eq!(
         refusal_of_claim("exp", json!(NOW - 59)).await,
-        Some(IdTokenFault::IssuedAt),
+        Some(IdTokenFault::Jwt(JwtFault::IssuedAt)),
         "before its iat"
     );
     let expired_within_leeway = refusal(|draft| {
@@ -169,9 +173,13 @@ async fn r13_exp_is_there_and_not_past_by_more_than_the_leeway() {
     });
     assert_eq!(expired_within_leeway.await, None);
     for wrong in [json!(NOW - 60), json!("soon"), json!(-1), json!(1e300), json!(null)] {
-        assert_eq!(refusal_of_claim("exp", wrong.clone()).await, Some(IdTokenFault::Expired), "{wrong}");
+        assert_eq!(
+            refusal_of_claim("exp", wrong.clone()).await,
+            Some(IdTokenFault::Jwt(JwtFault::Expired)),
+            "{wrong}"
+        );
     }
-    assert_eq!(refusal_without("exp").await, Some(IdTokenFault::Expired));
+    assert_eq!(refusal_without("exp").await, Some(IdTokenFault::Jwt(JwtFault::Expired)));
 }
 
 #[tokio::test]
@@ -180,16 +188,20 @@ async fn r13_iat_is_there_neither_old_nor_in_the_future() {
         assert_eq!(refusal_of_claim("iat", good.clone()).await, None, "{good}");
     }
     for wrong in [json!(NOW + 61), json!(NOW - 661), json!(0), json!("now"), json!(null)] {
-        assert_eq!(refusal_of_claim("iat", wrong.clone()).await, Some(IdTokenFault::IssuedAt), "{wrong}");
+        assert_eq!(
+            refusal_of_claim("iat", wrong.clone()).await,
+            Some(IdTokenFault::Jwt(JwtFault::IssuedAt)),
+            "{wrong}"
+        );
     }
-    assert_eq!(refusal_without("iat").await, Some(IdTokenFault::IssuedAt));
+    assert_eq!(refusal_without("iat").await, Some(IdTokenFault::Jwt(JwtFault::IssuedAt)));
 }
 
 #[tokio::test]
 async fn r13_nbf_is_not_in_the_future() {
     assert_eq!(refusal_of_claim("nbf", json!(NOW + 60)).await, None);
     for wrong in [json!(NOW + 61), json!("now")] {
-        assert_eq!(refusal_of_claim("nbf", wrong).await, Some(IdTokenFault::NotBefore));
+        assert_eq!(refusal_of_claim("nbf", wrong).await, Some(IdTokenFault::Jwt(JwtFault::NotBefore)));
     }
 }
 
@@ -260,7 +272,7 @@ async fn r18_other_kinds_of_tokens_are_refused() {
 #[tokio::test]
 async fn critical_extensions_are_refused() {
     for crit in [json!(["b64"]), json!([]), json!(null)] {
-        assert_eq!(refusal_of_header("crit", crit).await, Some(IdTokenFault::Critical));
+        assert_eq!(refusal_of_header("crit", crit).await, Some(IdTokenFault::Jwt(JwtFault::Critical)));
     }
 }
 
@@ -270,34 +282,37 @@ async fn duplicate_names_are_refused_in_header_and_claims() {
         let claims = draft.claims.to_string();
         draft.raw_claims = Some(format!("{},\"sub\":\"mallory\"}}", claims.strip_suffix('}').unwrap()));
     });
-    assert_eq!(in_claims.await, Some(IdTokenFault::Malformed));
+    assert_eq!(in_claims.await, Some(IdTokenFault::Jwt(JwtFault::Malformed)));
     let in_header = refusal(|draft| {
         let header = draft.header.to_string();
         draft.raw_header = Some(format!("{},\"alg\":\"ES256\"}}", header.strip_suffix('}').unwrap()));
     });
-    assert_eq!(in_header.await, Some(IdTokenFault::Malformed));
+    assert_eq!(in_header.await, Some(IdTokenFault::Jwt(JwtFault::Malformed)));
     let deep = refusal(|draft| {
         let claims = draft.claims.to_string();
         draft.raw_claims =
             Some(format!("{},\"a\":[{{\"b\":1,\"b\":2}}]}}", claims.strip_suffix('}').unwrap()));
     });
-    assert_eq!(deep.await, Some(IdTokenFault::Malformed));
+    assert_eq!(deep.await, Some(IdTokenFault::Jwt(JwtFault::Malformed)));
 }
 
 #[tokio::test]
 async fn whatever_is_no_small_signed_jwt_is_refused() {
     assert_eq!(
         refusal(|draft| draft.raw_claims = Some("[]".to_owned())).await,
-        Some(IdTokenFault::Malformed)
+        Some(IdTokenFault::Jwt(JwtFault::Malformed))
     );
-    assert_eq!(refusal(|draft| draft.raw_header = Some("x".to_owned())).await, Some(IdTokenFault::Malformed));
+    assert_eq!(
+        refusal(|draft| draft.raw_header = Some("x".to_owned())).await,
+        Some(IdTokenFault::Jwt(JwtFault::Malformed))
+    );
     let large = refusal_of_claim("padding", json!("x".repeat(64 * 1024))).await;
-    assert_eq!(large, Some(IdTokenFault::TooLarge));
+    assert_eq!(large, Some(IdTokenFault::Jwt(JwtFault::TooLarge)));
     for (id_token, fault) in [
-        (json!("a.b"), IdTokenFault::Malformed),
-        (json!("a.b.c.d.e"), IdTokenFault::Malformed),
-        (json!("..."), IdTokenFault::Malformed),
-        (json!("eyJhbGciOiJFUzI1NiJ9=.e30.x"), IdTokenFault::Malformed),
+        (json!("a.b"), IdTokenFault::Jwt(JwtFault::Malformed)),
+        (json!("a.b.c.d.e"), IdTokenFault::Jwt(JwtFault::Malformed)),
+        (json!("..."), IdTokenFault::Jwt(JwtFault::Malformed)),
+        (json!("eyJhbGciOiJFUzI1NiJ9=.e30.x"), IdTokenFault::Jwt(JwtFault::Malformed)),
         (json!(""), IdTokenFault::Missing),
         (json!(null), IdTokenFault::Missing),
         (json!({"a": 1}), IdTokenFault::Missing),

@@ -66,7 +66,8 @@ fn calls(browser: &Browser, gateways: &[SocketAddr], count: usize) -> JoinSet<u1
 
 /// Waits until what is left of the lease's life has risen so often.
 async fn until_renewed(redis: &Redis) {
-    let [lease]: [String; 1] = redis.command::<Vec<String>>(&["KEYS", "*:lease"]).await.try_into().unwrap();
+    let [lease]: [String; 1] =
+        redis.command::<Vec<String>>(&["KEYS", "cloakroom:lease:*"]).await.try_into().unwrap();
     let owner: String = redis.command(&["GET", &lease]).await;
     let (mut before, mut renewals) = (i64::MAX, 0);
     until(async || {

@@ -8,11 +8,13 @@ use cloakroom::config::{self, App};
 use cloakroom::oidc::{AuthorizationRequest, Client};
 use cloakroom::random::Random;
 use cloakroom::refresh::{Failure, Refresher};
+use cloakroom::revocation::Revocations;
 use cloakroom::seal::KeyRing;
 use cloakroom::secret::Secret;
 use cloakroom::session::cookie::Ticket;
 use cloakroom::session::store::{LeaseOwner, Record, Store, Version};
-use cloakroom::session::{Session, Sessions, TokensReplaced};
+use cloakroom::session::{Common, Session, Sessions, TokensReplaced};
+use cloakroom::telemetry::metrics::Metrics;
 use cloakroom::tokens::Tokens;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -67,12 +69,12 @@ impl Bench {
         self.issuer.token_requests("refresh_token")
     }
 
-    async fn stored(&self) -> Session {
-        self.one.sessions.load(&self.ticket).await.unwrap().expect("the session is there")
+    async fn stored(&self) -> Arc<Session> {
+        self.one.sessions.load_stored(&self.ticket).await.unwrap().expect("the session is there")
     }
 
     /// What a request does, from the load to the token.
-    async fn freshen(&self, node: &Node) -> Result<Session, Failure> {
+    async fn freshen(&self, node: &Node) -> Result<Arc<Session>, Failure> {
         let session = node.refresher.load(&self.ticket).await.map_err(Failure::Store)?;
         node.refresher.freshen(&self.ticket, session.ok_or(Failure::Gone)?).await
     }
@@ -81,8 +83,8 @@ impl Bench {
     fn begin_freshen(
         &self,
         node: &Node,
-        session: &Session,
-    ) -> tokio::task::JoinHandle<Result<Session, Failure>> {
+        session: &Arc<Session>,
+    ) -> tokio::task::JoinHandle<Result<Arc<Session>, Failure>> {
         let (refresher, ticket, session) = (node.refresher.clone(), self.ticket.clone(), session.clone());
         tokio::spawn(async move { refresher.freshen(&ticket, session).await })
     }
@@ -102,18 +104,29 @@ impl Node {
     fn new(app: &App, ring: &Arc<KeyRing>, store: &Arc<TroubledStore>, clock: &Arc<ManualClock>) -> Self {
         let (store, clock): (Arc<dyn Store>, Arc<dyn Clock>) = (store.clone(), clock.clone());
         let client = Arc::new(client(app, clock.clone()));
-        let sessions = Arc::new(Sessions::new(app, ring.clone(), store, clock.clone(), Random));
         let tasks = TaskTracker::new();
+        let grace = Duration::from_secs(30);
+        let (random, metrics) = (Random::SYSTEM, Metrics::new());
+        let common = Common::new(ring.clone(), store, grace, clock.clone(), random, tasks.clone(), metrics);
+        let sessions = Arc::new(Sessions::new(app, Arc::new(common)));
+        let revocations = Revocations::new(client.clone());
         let margin = app.session.refresh_before_expiry;
-        let refresher =
-            Refresher::new(sessions.clone(), client.clone(), clock, Random, margin, tasks.clone());
+        let refresher = Refresher::new(
+            sessions.clone(),
+            client.clone(),
+            revocations,
+            clock,
+            random,
+            margin,
+            tasks.clone(),
+        );
         Self { client, sessions, refresher, tasks }
     }
 }
 
 fn client(app: &App, clock: Arc<dyn Clock>) -> Client {
     let address = |path: &str| format!("{}/bff{path}", app.origin.as_str());
-    Client::new(&app.oidc, address("/callback"), address("/logout/callback"), clock, Random).unwrap()
+    Client::new(&app.oidc, address("/callback"), address("/logout/callback"), clock, Random::SYSTEM).unwrap()
 }
 
 async fn log_in(Node { client, sessions, .. }: &Node, issuer: &Issuer) -> Ticket {
@@ -299,8 +312,8 @@ async fn what_another_node_has_written_meanwhile_is_not_written_over() {
     bench.store.begin(Step::Replace, Trouble::Waits);
     let waiting = bench.begin_freshen(&bench.one, &session);
     bench.store.until_reached().await;
-    let tokens = Tokens { access_token: Secret::new("of another node"), ..session.tokens.clone() };
-    let theirs = Session { tokens, version: Version(5), ..session.clone() };
+    let tokens = renewed_elsewhere(&session);
+    let theirs = Arc::new(Session { tokens, version: Version(5), ..Session::clone(&session) });
     put(&bench, &theirs).await;
     bench.store.end();
     assert_eq!(waiting.await.unwrap().unwrap().version, Version(5));
@@ -323,7 +336,7 @@ async fn a_store_that_went_back_in_time_gets_the_newer_tokens() {
     let served = waiting.await.unwrap().unwrap();
     bench.settle().await;
     assert_eq!(bench.stored().await.tokens, served.tokens);
-    assert!(bench.issuer.is_alive(bench.stored().await.tokens.refresh_token.unwrap().expose()));
+    assert!(bench.issuer.is_alive(bench.stored().await.tokens.refresh_token.as_ref().unwrap().expose()));
 }
 
 /// Writes a session over whatever lies there, as no gateway does.
@@ -349,7 +362,7 @@ async fn a_refresh_that_is_forced_asks_only_where_nobody_else_has() {
     let elsewhere = bench.other.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
     assert_eq!((elsewhere, bench.refreshes()), (renewed.clone(), 1));
     let again = bench.one.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
-    assert_eq!((again.tokens, bench.refreshes()), (renewed.tokens.clone(), 1));
+    assert_eq!((again.tokens.clone(), bench.refreshes()), (renewed.tokens.clone(), 1));
     assert!(bench.one.refresher.replace_refused(&bench.ticket, &renewed).await.is_none());
     bench.settle().await;
 }

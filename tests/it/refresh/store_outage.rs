@@ -96,21 +96,31 @@ async fn a_redis_that_lost_everything_ends_sessions_and_nothing_brings_one_back(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_redis_is_silent_answers_come_in_time_and_nobody_is_logged_out() {
+async fn while_redis_is_silent_who_is_known_is_served_for_the_time_of_grace_and_nobody_is_logged_out() {
     let redis = Redis::start().await;
     let mut world = World::over(&redis).await;
+    let (elsewhere, mut window) = world.neighbour().await;
     world.token().await;
-    assert_eq!(admin(world.gateway.admin, "/readyz").await.0, 200);
+    for gateway in [&world.gateway, &elsewhere] {
+        assert_eq!(admin(gateway.admin, "/readyz").await.0, 200);
+    }
     redis.freeze();
     for answer in world.calls(10).join_all().await {
-        assert_unavailable(&answer, "store-unavailable");
+        assert_eq!(answer.status, 200, "{}", answer.text());
     }
+    assert_unavailable(&window.fetch("/api/orders").await, "store-unavailable");
     assert_unavailable(&world.browser.fetch("/bff/session").await, "store-unavailable");
+    world.advance(29);
+    world.token().await;
+    assert_eq!(admin(world.gateway.admin, "/readyz").await.0, 200);
+    world.advance(1);
+    assert_unavailable(&world.call().await, "store-unavailable");
     assert_eq!(admin(world.gateway.admin, "/readyz").await.0, 503);
     redis.thaw();
     until(async || world.call().await.status == 200).await;
     until(async || admin(world.gateway.admin, "/readyz").await.0 == 200).await;
-    assert_eq!(world.session().await["authenticated"], true);
+    until(async || world.session().await["authenticated"] == true).await;
+    assert_eq!(window.fetch("/api/orders").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,13 +131,34 @@ async fn a_redis_that_comes_back_on_its_port_is_found_again_and_nobody_is_logged
     let _: String = redis.command(&["SAVE"]).await;
     redis.stop();
     for _ in 0..3 {
-        assert_unavailable(&world.call().await, "store-unavailable");
+        world.token().await;
     }
+    world.advance(30);
+    assert_unavailable(&world.call().await, "store-unavailable");
     assert_eq!(admin(world.gateway.admin, "/readyz").await.0, 503);
     redis.restart().await;
     until(async || world.call().await.status == 200).await;
     until(async || admin(world.gateway.admin, "/readyz").await.0 == 200).await;
     world.advance(300);
-    world.token().await;
+    // A request may come so soon after the last refused one that Redis is not tried again for it.
+    until(async || world.call().await.status == 200).await;
     assert_eq!(world.refreshes(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_time_of_grace_nobody_is_served_while_redis_is_silent() {
+    let redis = Redis::start().await;
+    let upstream = Upstream::start().await;
+    let mut world = World::start_with(upstream, |_, setup| {
+        setup.store_in(&redis);
+        setup.sessions = "store_outage_grace: 0s".to_owned();
+    })
+    .await;
+    world.token().await;
+    redis.freeze();
+    for answer in world.calls(10).join_all().await {
+        assert_unavailable(&answer, "store-unavailable");
+    }
+    redis.thaw();
+    until(async || world.call().await.status == 200).await;
 }

@@ -1,21 +1,21 @@
 //! What Redis, and the network in front of it, may do to us.
 
-use std::future::Future;
-use std::sync::Arc;
+use std::future::{Future, pending};
 
-use cloakroom::clock::ManualClock;
-use cloakroom::config;
+use cloakroom::clock::{Clock, ManualClock};
+use cloakroom::config::{self, RedisServers};
 use cloakroom::secret::Secret;
+use cloakroom::session::store::outbox::Errand;
 use cloakroom::session::store::{Record, Replaced, Store, Unavailable, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{MINUTE, eventually, key, owner, record, store_in};
+use super::{MINUTE, eventually, index, key, owner, record, store_in};
 use crate::support::clock::clock;
 use crate::support::log::Log;
-use crate::support::redis::Redis;
+use crate::support::redis::{Redis, config_of};
 use crate::support::wait::in_time;
 
 #[tokio::test]
@@ -164,30 +164,27 @@ async fn a_connection_that_falls_silent_is_given_up_for_a_new_one() {
     let (redis, clock) = (Redis::start().await, clock());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, redis_port) = (listener.local_addr().unwrap(), redis.port());
-    let is_cut = Arc::new(Notify::new());
-    let cut = Arc::clone(&is_cut);
-    // A network that loses the first connection without a word to either end.
+    let (cut, _) = watch::channel(false);
+    let is_cut = cut.clone();
+    // A network that loses the connections of this moment without a word to either end.
     let network = tokio::spawn(async move {
-        let mut lost = Vec::new();
         loop {
             let (mut near, _) = listener.accept().await.unwrap();
             let mut far = TcpStream::connect(("127.0.0.1", redis_port)).await.unwrap();
-            if lost.is_empty() {
+            let mut cut = is_cut.subscribe();
+            tokio::spawn(async move {
                 tokio::select! {
-                    _ = copy_bidirectional(&mut near, &mut far) => panic!("the connection was closed"),
-                    () = cut.notified() => lost.extend([near, far]),
+                    _ = copy_bidirectional(&mut near, &mut far) => {}
+                    _ = cut.changed() => pending().await,
                 }
-            } else {
-                tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
-            }
+            });
         }
     });
-    let through_network =
-        config::Redis { url: format!("redis://{address}").parse().unwrap(), ..redis.config() };
+    let through_network = config_of(RedisServers::Single(format!("redis://{address}").parse().unwrap()));
     let store = store_in(&through_network, &clock);
     let (key, record) = (key(), record(&clock));
     store.create(&key, &record).await.unwrap();
-    is_cut.notify_one();
+    cut.send_replace(true);
     unavailable(store.read(&key)).await;
     assert_eq!(store.read(&key).await.unwrap(), Some(record));
     network.abort();
@@ -233,7 +230,7 @@ async fn a_server_that_answers_is_unavailable(first: &'static str, then: &'stati
         }
     });
     let password = Some(Secret::new("hunter2"));
-    let config = config::Redis { url, username: None, password, key_prefix: String::new() };
+    let config = config::Redis { password, ..config_of(RedisServers::Single(url)) };
     let clock = clock();
     everything_is_unavailable(&*store_in(&config, &clock), &clock).await;
     server.abort();
@@ -245,6 +242,7 @@ async fn redis_collects_what_nobody_asks_for_again_and_keeps_a_session_in_one_sl
     let store = store_in(&redis.config(), &clock);
     let (key, record) = (key(), record(&clock));
     store.create(&key, &record).await.unwrap();
+    let tag = only_key(&redis).await.split_once('{').unwrap().1.to_owned();
     let time_to_live = |name: String| async { redis.command::<i64>(&["PTTL", &{ name }]).await };
     let name = only_key(&redis).await;
     let before = time_to_live(name.clone()).await;
@@ -258,8 +256,9 @@ async fn redis_collects_what_nobody_asks_for_again_and_keeps_a_session_in_one_sl
     for name in redis.command::<Vec<String>>(&["KEYS", "*"]).await {
         assert!(time_to_live(name.clone()).await > 0, "{name} is collected");
     }
-    let tag = name.split_once('{').unwrap().1;
-    for name in redis.command::<Vec<String>>(&["KEYS", "cloakroom:session:*"]).await {
+    let tagged = redis.command::<Vec<String>>(&["KEYS", "cloakroom:*{*"]).await;
+    assert_eq!(tagged.len(), 2, "a record and its lease");
+    for name in tagged {
         assert!(name.contains(&format!("{{{tag}")), "{name} has the session's hash tag");
     }
 }
@@ -271,10 +270,19 @@ fn take_errors(log: &Log) -> usize {
 
 /// Every operation answers `Unavailable`, and none takes for ever to say so. What is asked may still be done
 /// once the server wakes up, so that it is asked of records that nobody has.
-async fn everything_is_unavailable(store: &dyn Store, clock: &ManualClock) {
+pub(super) async fn everything_is_unavailable(store: &dyn Store, clock: &ManualClock) {
     let (key, record, owner) = (key(), record(clock), owner());
     let later = record.expires_at + MINUTE;
+    let listed = Record { indexes: vec![index()], ..record.clone() };
+    let errand = Errand { id: owner.0.clone(), sealed: Vec::new(), due_at: later };
     tokio::join!(
+        unavailable(store.create(&key, &listed)),
+        unavailable(store.list(&listed.indexes[0])),
+        unavailable(store.post(&errand)),
+        unavailable(store.fetch_due(clock.now(), later)),
+        unavailable(store.postpone(&errand.id, later)),
+        unavailable(store.strike(&errand.id)),
+        unavailable(store.count_errands()),
         unavailable(store.read(&key)),
         unavailable(store.create(&key, &record)),
         unavailable(store.replace(&key, Version(1), b"new", Version(2))),
@@ -287,7 +295,7 @@ async fn everything_is_unavailable(store: &dyn Store, clock: &ManualClock) {
     );
 }
 
-async fn unavailable<T: std::fmt::Debug>(answer: impl Future<Output = Result<T, Unavailable>>) {
+pub(super) async fn unavailable<T: std::fmt::Debug>(answer: impl Future<Output = Result<T, Unavailable>>) {
     let Unavailable(reason) = in_time(answer).await.unwrap_err();
     assert!(!reason.contains("hunter2"), "the reason tells the password: {reason}");
 }

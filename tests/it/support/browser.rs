@@ -310,6 +310,26 @@ pub async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> (St
     (head.status, head.headers, body.collect().await.unwrap().to_bytes())
 }
 
+/// A form that another server posts to a gateway.
+pub async fn post_form(gateway: SocketAddr, target: &str, form: &str) -> Answer {
+    let request = Request::post(target)
+        .header(header::HOST, "shop.test")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Full::from(form.to_owned()));
+    let (status, headers, body) = exchange(gateway, request.unwrap()).await;
+    Answer { url: Url::parse(ORIGIN).unwrap().join(target).unwrap(), status, headers, body }
+}
+
+/// One of the counts that a gateway tells on its admin listener, such as `cloakroom_logouts_total{cause="admin"}`;
+/// the labels stand in the order they are told in, and the first may be left out.
+pub async fn metric(admin: SocketAddr, name: &str, labels: &str) -> f64 {
+    let request = Request::get("/metrics").header(header::HOST, "admin").body(Full::default()).unwrap();
+    let (_, _, body) = exchange(admin, request).await;
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name)).filter(|line| line.contains(labels));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
 /// A request to a gateway's admin listener.
 pub async fn admin(address: SocketAddr, path: &str) -> (StatusCode, serde_json::Value) {
     let request = Request::get(path).header(header::HOST, "admin").body(Full::default()).unwrap();

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -207,6 +207,36 @@ impl Issuer {
     pub fn refresh_tokens_seen(&self) -> Vec<String> {
         let requests = self.received_at(Endpoint::Token);
         requests.iter().filter_map(|request| request.field("refresh_token")).map(str::to_owned).collect()
+    }
+
+    /// The session at the issuer (`sid`) that the last login began.
+    pub fn last_sid(&self) -> String {
+        self.shared.state().grants.last_sid()
+    }
+
+    /// A good logout token about alice, whose `jti` is new each time, after it was changed.
+    pub fn logout_token(&self, change: impl FnOnce(&mut Draft)) -> String {
+        let now = self.shared.clock.now().as_secs();
+        let mut state = self.shared.state();
+        let algorithm = state.behaviour.algorithm;
+        let id = state.grants.name("jti");
+        let mut draft = Draft {
+            header: json!({"alg": algorithm.name(), "kid": state.keys.key_id(algorithm), "typ": "logout+jwt"}),
+            claims: json!({
+                "iss": self.shared.issuer,
+                "aud": CLIENT_ID,
+                "iat": now,
+                "exp": now + 120,
+                "jti": id,
+                "sub": "alice",
+                "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+            }),
+            raw_header: None,
+            raw_claims: None,
+            signature: Signature::Good,
+        };
+        change(&mut draft);
+        state.keys.sign(algorithm, &draft)
     }
 
     /// Whether the issuer still honours this access or refresh token.

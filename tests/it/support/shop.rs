@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use cloakroom::clock::ManualClock;
+use cloakroom::clock::{Clock, ManualClock};
 use http::header::{CACHE_CONTROL, HOST, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Method, Request};
 use http_body_util::Full;
@@ -52,6 +52,11 @@ impl Shop {
         change(&issuer, &mut setup);
         let gateway = setup.start().await;
         Self { clock, issuer, upstream, setup, gateway }
+    }
+
+    /// The second it is.
+    pub fn clock_now(&self) -> u64 {
+        self.clock.now().as_secs()
     }
 
     pub fn browser(&self) -> Browser {

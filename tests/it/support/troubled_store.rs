@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom::clock::{Clock, Timestamp};
+use cloakroom::session::store::changes::Changes;
 use cloakroom::session::store::memory::MemoryStore;
-use cloakroom::session::store::{LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
+use cloakroom::session::store::outbox::{Errand, Outbox};
+use cloakroom::session::store::{
+    IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version,
+};
 use tokio::sync::watch;
 
 use crate::support::wait::in_time;
@@ -17,9 +21,14 @@ pub enum Step {
     Lease,
     Read,
     Replace,
+    Touch,
     Take,
     TakeVersion,
     Release,
+    List,
+    Claim,
+    Post,
+    Postpone,
 }
 
 /// What a step does instead of its work.
@@ -65,6 +74,11 @@ impl TroubledStore {
 
     pub fn end(&self) {
         self.trouble.send_replace(None);
+    }
+
+    /// How many have come to the troubled step since the trouble began.
+    pub fn arrived(&self) -> usize {
+        *self.arrived.borrow()
     }
 
     /// Waits until somebody has come to the troubled step.
@@ -117,7 +131,7 @@ impl Store for TroubledStore {
     }
 
     async fn touch(&self, key: &RecordKey, seen: Timestamp, until: Timestamp) -> Result<(), Unavailable> {
-        self.memory.touch(key, seen, until).await
+        self.pass(Step::Touch, self.memory.touch(key, seen, until)).await
     }
 
     async fn take(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable> {
@@ -126,6 +140,10 @@ impl Store for TroubledStore {
 
     async fn take_version(&self, key: &RecordKey, version: Version) -> Result<Option<Record>, Unavailable> {
         self.pass(Step::TakeVersion, self.memory.take_version(key, version)).await
+    }
+
+    async fn list(&self, index: &IndexKey) -> Result<Vec<RecordKey>, Unavailable> {
+        self.pass(Step::List, self.memory.list(index)).await
     }
 
     async fn lease(&self, key: &RecordKey, owner: &LeaseOwner, life: Duration) -> Result<bool, Unavailable> {
@@ -137,10 +155,37 @@ impl Store for TroubledStore {
     }
 
     async fn claim_once(&self, mark: &str, time_to_live: Duration) -> Result<bool, Unavailable> {
-        self.memory.claim_once(mark, time_to_live).await
+        self.pass(Step::Claim, self.memory.claim_once(mark, time_to_live)).await
     }
 
     async fn ping(&self) -> Result<(), Unavailable> {
         self.memory.ping().await
+    }
+
+    fn changes(&self) -> &Changes {
+        self.memory.changes()
+    }
+}
+
+#[async_trait]
+impl Outbox for TroubledStore {
+    async fn post(&self, errand: &Errand) -> Result<(), Unavailable> {
+        self.pass(Step::Post, self.memory.post(errand)).await
+    }
+
+    async fn fetch_due(&self, now: Timestamp, until: Timestamp) -> Result<Option<Errand>, Unavailable> {
+        self.memory.fetch_due(now, until).await
+    }
+
+    async fn postpone(&self, id: &str, due_at: Timestamp) -> Result<(), Unavailable> {
+        self.pass(Step::Postpone, self.memory.postpone(id, due_at)).await
+    }
+
+    async fn strike(&self, id: &str) -> Result<(), Unavailable> {
+        self.memory.strike(id).await
+    }
+
+    async fn count_errands(&self) -> Result<u64, Unavailable> {
+        self.memory.count_errands().await
     }
 }

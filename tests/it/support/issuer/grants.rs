@@ -154,7 +154,11 @@ impl Grants {
         name
     }
 
-    fn name(&mut self, kind: &str) -> String {
+    pub fn last_sid(&self) -> String {
+        self.logins.last().expect("a login").sid.clone()
+    }
+
+    pub fn name(&mut self, kind: &str) -> String {
         self.issued += 1;
         format!("{kind}-{}-{}", self.port, self.issued)
     }

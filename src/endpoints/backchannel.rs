@@ -1,0 +1,113 @@
+//! `POST backchannel-logout`: the issuer itself says that somebody has logged out (OpenID Connect Back-Channel
+//! Logout 1.0 §2.5-2.8).
+//!
+//! A server calls, so there is neither a cookie nor an origin to be guarded; the token's signature is all.
+
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Response, StatusCode, header};
+use http_body_util::{BodyExt, Collected};
+use serde_json::json;
+
+use super::{Endpoints, ISSUER_WAIT, issuer_too_slow};
+use crate::body::Body;
+use crate::error::Refusal;
+use crate::oidc::{LoggedOut, LogoutToken, LogoutTokenError};
+use crate::respond;
+use crate::secret::Secret;
+use crate::session::{Cause, Whose};
+use crate::telemetry::chain;
+
+/// For how long a `jti` is remembered: longer than any token is accepted, be the clocks as far apart as they may.
+const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+
+/// Why a request is answered with 400.
+enum Invalid {
+    Form,
+    Token,
+    Replayed,
+}
+
+impl Endpoints {
+    pub(super) async fn backchannel_logout(
+        &self,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response<Body>, Refusal> {
+        if !is_form(head) {
+            return Ok(invalid(&Invalid::Form));
+        }
+        let form = body.collect().await.map(Collected::to_bytes).map_err(|error| {
+            Refusal::bad_request("The form broke off, or is larger than any honest one.").because(error)
+        })?;
+        let Some(token) = logout_token(&form) else { return Ok(invalid(&Invalid::Form)) };
+        let read = tokio::time::timeout(ISSUER_WAIT, self.client.read_logout_token(&token));
+        let LogoutToken { id, whose } = match read.await.map_err(|_| issuer_too_slow())? {
+            Ok(read) => read,
+            Err(LogoutTokenError::Unavailable(unavailable)) => return Err(unavailable.into()),
+            Err(error @ LogoutTokenError::Fault(_)) => {
+                tracing::warn!(event = "backchannel.refused", error = %chain(&error));
+                return Ok(invalid(&Invalid::Token));
+            }
+        };
+        let whose = Whose::from(whose);
+        match self
+            .sessions
+            .claim_once_for_client(self.client.issuer(), self.client.id(), &id, REMEMBERED)
+            .await
+        {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(event = "backchannel.replayed");
+                return Ok(invalid(&Invalid::Replayed));
+            }
+            // Whether it was claimed nobody knows. The issuer may not ask again, and what it asks for may be
+            // done twice.
+            Err(unavailable) => {
+                self.roster.end_once_possible(whose, Cause::Backchannel);
+                return Err(unavailable.into());
+            }
+        }
+        self.roster.end(whose, Cause::Backchannel).await?;
+        Ok(respond::empty())
+    }
+}
+
+impl From<LoggedOut> for Whose {
+    fn from(logged_out: LoggedOut) -> Self {
+        match logged_out {
+            LoggedOut::Subject(subject) => Self::Subject(subject),
+            LoggedOut::Sid(sid) => Self::Sid(sid),
+            LoggedOut::Both { subject, sid } => Self::SubjectAndSid { subject, sid },
+        }
+    }
+}
+
+fn is_form(head: &Parts) -> bool {
+    let mut types = head.headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(only), None) = (types.next(), types.next()) else { return false };
+    let media_type = only.to_str().ok().and_then(|value| value.split(';').next()).unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// The one `logout_token` of a form. Parameters that are not known are ignored (§2.5).
+fn logout_token(form: &[u8]) -> Option<Secret> {
+    let mut tokens = form_urlencoded::parse(form).filter(|(name, _)| name == "logout_token");
+    match (tokens.next(), tokens.next()) {
+        (Some((_, token)), None) => Some(Secret::new(token)),
+        (_, _) => None,
+    }
+}
+
+/// §2.8. Which check failed stands in the log alone.
+fn invalid(reason: &Invalid) -> Response<Body> {
+    let description = match reason {
+        Invalid::Form => "A form with exactly one logout_token is wanted.",
+        Invalid::Token => "The logout token is not acceptable.",
+        Invalid::Replayed => "The logout token was used before.",
+    };
+    let mut response = respond::json(&json!({"error": "invalid_request", "error_description": description}));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
+}

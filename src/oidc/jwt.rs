@@ -1,0 +1,162 @@
+//! Signed JWTs (RFC 7519) of the issuer's, and the checks that ID tokens and logout tokens share (RFC 8725):
+//! nothing in one is worth anything until it has passed.
+//!
+//! `jsonwebtoken` checks the signature alone; header and claims are read here, once, so that what was
+//! checked is what is used.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::discovery::Metadata;
+use super::error::{IssuerUnavailable, JwtFault};
+use super::{Client, json};
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+
+/// How far the issuer's clock and ours may be apart, in seconds.
+pub(super) const LEEWAY: u64 = 60;
+
+/// A token may have this many bytes.
+const LONGEST_TOKEN: usize = 64 * 1024;
+
+/// The last second of the year 9999: no honest time lies past it.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// A token as it was read.
+pub(super) struct Jwt<'a> {
+    pub(super) algorithm: Algorithm,
+    key_id: Option<String>,
+    header: Map<String, Value>,
+    pub(super) claims: Map<String, Value>,
+    message: &'a str,
+    signature: &'a str,
+}
+
+/// Why a signature could not be accepted.
+pub(super) enum SignatureError {
+    /// The keys cannot be had.
+    Unavailable(IssuerUnavailable),
+    /// The token is at fault.
+    Fault(JwtFault),
+}
+
+impl<'a> Jwt<'a> {
+    /// Reads header and claims. `allowed` are the issuer's asymmetric algorithms.
+    pub(super) fn read(token: &'a Secret, allowed: &[Algorithm]) -> Result<Self, JwtFault> {
+        let token = token.expose();
+        if token.len() > LONGEST_TOKEN {
+            return Err(JwtFault::TooLarge);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(JwtFault::Malformed)?;
+        let (header, claims) = message.split_once('.').ok_or(JwtFault::Malformed)?;
+        let header = part(header).ok_or(JwtFault::Malformed)?;
+        let claims = part(claims).ok_or(JwtFault::Malformed)?;
+        if header.contains_key("crit") {
+            return Err(JwtFault::Critical);
+        }
+        let algorithm = header.get("alg").and_then(Value::as_str).and_then(|name| name.parse().ok());
+        let algorithm =
+            algorithm.filter(|algorithm| allowed.contains(algorithm)).ok_or(JwtFault::Algorithm)?;
+        let key_id = match header.get("kid") {
+            None => None,
+            Some(Value::String(id)) => Some(id.clone()),
+            Some(_) => return Err(JwtFault::Malformed),
+        };
+        Ok(Self { algorithm, key_id, header, claims, message, signature })
+    }
+
+    /// R18: whether it says that it is one of these `types`, or does not say.
+    pub(super) fn is_typed(&self, types: &[&str]) -> bool {
+        self.header.get("typ").is_none_or(|own| {
+            own.as_str().is_some_and(|own| types.iter().any(|typ| own.eq_ignore_ascii_case(typ)))
+        })
+    }
+
+    /// R11, the part that a refreshed token must share with the first (R30).
+    pub(super) fn check_parties(&self, issuer: &str, client_id: &str) -> Result<(), JwtFault> {
+        if self.text("iss") != Some(issuer) {
+            return Err(JwtFault::Issuer);
+        }
+        let several = match self.claims.get("aud") {
+            Some(Value::String(audience)) if audience == client_id => false,
+            Some(Value::Array(audiences))
+                if !audiences.is_empty() && audiences.iter().all(|audience| audience == client_id) =>
+            {
+                audiences.len() > 1
+            }
+            _ => return Err(JwtFault::Audience),
+        };
+        match self.claims.get("azp") {
+            None if several => Err(JwtFault::AuthorizedParty),
+            Some(party) if party != client_id => Err(JwtFault::AuthorizedParty),
+            _ => Ok(()),
+        }
+    }
+
+    /// R13: all times are there and near; `longest_age` is that of its `iat`, in seconds.
+    pub(super) fn check_times(&self, now: Timestamp, longest_age: u64) -> Result<(), JwtFault> {
+        let now = now.as_secs();
+        let expires_at = self.time("exp").ok_or(JwtFault::Expired)?;
+        if now >= expires_at + LEEWAY {
+            return Err(JwtFault::Expired);
+        }
+        let issued_at = self.time("iat").ok_or(JwtFault::IssuedAt)?;
+        if issued_at > now + LEEWAY || now > issued_at + longest_age || issued_at > expires_at {
+            return Err(JwtFault::IssuedAt);
+        }
+        match self.claims.get("nbf") {
+            Some(_) if self.time("nbf").is_none_or(|not_before| not_before > now + LEEWAY) => {
+                Err(JwtFault::NotBefore)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.claims.get(name)?.as_str()
+    }
+
+    /// A `NumericDate` (RFC 7519 §2) in whole seconds. It may have a fraction, and no more than a sane size.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
+    pub(super) fn time(&self, name: &str) -> Option<u64> {
+        let value = self.claims.get(name)?;
+        let seconds = value.as_u64().or_else(|| {
+            value
+                .as_f64()
+                .filter(|seconds| (0.0..=LAST_SECOND as f64).contains(seconds))
+                .map(|seconds| seconds as u64)
+        })?;
+        Some(seconds).filter(|seconds| *seconds <= LAST_SECOND)
+    }
+}
+
+impl Client {
+    /// R12: the signature is that of one of the issuer's keys.
+    pub(super) async fn check_signature(
+        &self,
+        metadata: &Metadata,
+        token: &Jwt<'_>,
+    ) -> Result<(), SignatureError> {
+        let key_id = token.key_id.as_deref();
+        let keys =
+            self.keys_for(metadata, key_id, token.algorithm).await.map_err(SignatureError::Unavailable)?;
+        let mut fault = JwtFault::UnknownKey;
+        for key in keys.candidates(key_id, token.algorithm) {
+            let message = token.message.as_bytes();
+            let verified =
+                jsonwebtoken::crypto::verify(token.signature, message, &key.decoding, token.algorithm);
+            if matches!(verified, Ok(true)) {
+                return Ok(());
+            }
+            fault = JwtFault::Signature;
+        }
+        Err(SignatureError::Fault(fault))
+    }
+}
+
+/// A part of a JWT: a JSON object in base64url without padding.
+fn part(encoded: &str) -> Option<Map<String, Value>> {
+    json::object(&URL_SAFE_NO_PAD.decode(encoded).ok()?)
+}

@@ -1,0 +1,258 @@
+//! The issuer: it rotates refresh tokens, and ends the grant where a used one comes again. Around it the
+//! network, and what may go wrong there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloakroom::oidc::{
+    CallFault, DocumentFault, Grants, IssuerUnavailable, RefreshError, Revocation, RevokeError, TokenKind,
+};
+use cloakroom::secret::Secret;
+use cloakroom::tokens::{Identity, Tokens};
+use http::StatusCode;
+use serde_json::Map;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::schedule::IssuerOutage;
+use crate::world::{Answer, NodeId, Sent, Truth, User, World};
+
+/// `oidc.timeout`
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The issuer as one gateway process reaches it.
+#[derive(Debug)]
+pub struct NodeGrants {
+    pub node: NodeId,
+    pub world: Arc<World>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Well,
+    RefusesConnection,
+    Fails,
+    LosesAnswer,
+}
+
+#[async_trait]
+impl Grants for NodeGrants {
+    async fn refresh(&self, tokens: &Tokens, _: &Identity) -> Result<Tokens, RefreshError> {
+        self.world.while_alive(self.node).await;
+        let token = tokens.refresh_token.as_ref().ok_or(RefreshError::InvalidGrant)?;
+        let (user, number) = parse(token);
+        let (turn, there, back) = self.turn();
+        self.world.truth().check_departure(self.node, user, number, self.world.now());
+        if turn == Turn::RefusesConnection {
+            sleep(there.min(Duration::from_millis(100))).await;
+            self.world.while_alive(self.node).await;
+            self.world.truth().note_for(self.node, user, format_args!("the issuer refuses the connection"));
+            return Err(RefreshError::NotSent(CallFault::from(DocumentFault::NotJson).into()));
+        }
+        let sent = self.world.truth().note_sent(self.node, user, number);
+        let answer = timeout(CALL_TIMEOUT, self.send(user, sent, turn, there, back)).await;
+        self.world.while_alive(self.node).await;
+        let mut truth = self.world.truth();
+        match answer {
+            Ok(Some(Ok(issued))) => {
+                truth.note_for(self.node, user, format_args!("r{user}.{} is issued", number + 1));
+                truth.users[user].sent[sent].state = Answer::Delivered;
+                Ok(issued)
+            }
+            Ok(Some(Err(refused))) => {
+                truth.note_for(self.node, user, format_args!("refresh: {refused}"));
+                Err(refused)
+            }
+            Ok(None) | Err(_) => {
+                truth.note_for(self.node, user, format_args!("refresh: no answer"));
+                if truth.users[user].sent[sent].state == Answer::Issued {
+                    truth.users[user].may_be_lost = Some("the issuer's answer was lost");
+                }
+                truth.users[user].sent[sent].state = Answer::Ambiguous(Instant::now());
+                Err(RefreshError::Ambiguous(broken()))
+            }
+        }
+    }
+
+    async fn revoke(&self, token: &Secret, kind: TokenKind) -> Result<Revocation, RevokeError> {
+        self.world.while_alive(self.node).await;
+        let (user, number) = parse(token);
+        let (turn, there, back) = self.turn();
+        {
+            let now = self.world.now();
+            let mut truth = self.world.truth();
+            truth.note_for(self.node, user, format_args!("revokes {}", token.expose()));
+            if truth.users[user].is_alive(now) {
+                truth.fault(format_args!("user {user}: a token of a living session is revoked"));
+            }
+        }
+        let reaches = matches!(turn, Turn::Well | Turn::LosesAnswer) && there + back < CALL_TIMEOUT;
+        if reaches {
+            sleep(there).await;
+            self.world.while_alive(self.node).await;
+            self.world.truth().users[user].revoke(number, kind);
+            sleep(back).await;
+        } else {
+            sleep((there + back).min(CALL_TIMEOUT)).await;
+        }
+        self.world.while_alive(self.node).await;
+        if reaches && turn == Turn::Well {
+            return Ok(Revocation::Revoked);
+        }
+        if !reaches {
+            self.world.truth().users[user].may_stay_unrevoked = Some("the issuer could not be told");
+        }
+        Err(broken().into())
+    }
+}
+
+impl NodeGrants {
+    /// The request goes its own way: the issuer does its work whoever still waits for the answer.
+    async fn send(
+        &self,
+        user: usize,
+        sent: usize,
+        turn: Turn,
+        there: Duration,
+        back: Duration,
+    ) -> Option<Result<Tokens, RefreshError>> {
+        let (answer, answered) = oneshot::channel();
+        let world = Arc::clone(&self.world);
+        tokio::spawn(async move {
+            sleep(there).await;
+            if turn == Turn::Fails {
+                world.truth().note(format_args!("issuer: 503 for user {user}"));
+                sleep(back).await;
+                drop(answer);
+                return;
+            }
+            let redeemed = redeem(&world, user, sent);
+            sleep(back).await;
+            if turn == Turn::Well {
+                let _ = answer.send(redeemed);
+            }
+        });
+        answered.await.ok()
+    }
+
+    fn turn(&self) -> (Turn, Duration, Duration) {
+        let mut truth = self.world.truth();
+        let nature = &self.world.schedule.issuer;
+        if truth.is_healed {
+            return (Turn::Well, Duration::from_millis(1), Duration::from_millis(1));
+        }
+        let chance = &mut truth.chance;
+        let delay = if chance.happens(nature.slow) { (2000, 20_000) } else { nature.delay };
+        let (there, back) = (chance.millis(delay), chance.millis(delay));
+        let draw = chance.below(1000);
+        let mut turn = if draw < nature.refuses_connection {
+            Turn::RefusesConnection
+        } else if draw < nature.refuses_connection + nature.fails {
+            Turn::Fails
+        } else if draw < nature.refuses_connection + nature.fails + nature.loses_answer {
+            Turn::LosesAnswer
+        } else {
+            Turn::Well
+        };
+        if let Some((until, outage)) = truth.issuer_outage
+            && Instant::now() < until
+        {
+            turn = match outage {
+                IssuerOutage::RefusesConnections => Turn::RefusesConnection,
+                IssuerOutage::Fails => Turn::Fails,
+                IssuerOutage::LosesAnswers => Turn::LosesAnswer,
+            };
+        }
+        (turn, there, back)
+    }
+}
+
+/// The tokens of one number, issued now.
+pub fn tokens(world: &World, user: usize, number: u32) -> Tokens {
+    let now = world.now();
+    Tokens {
+        access_token: Secret::new(format!("a{user}.{number}")),
+        issued_at: now,
+        expires_at: now + world.schedule.access_token_life,
+        refresh_token: Some(Secret::new(format!("r{user}.{number}"))),
+        id_token: None,
+        scopes: Vec::new(),
+    }
+}
+
+pub fn identity(user: usize) -> Identity {
+    Identity {
+        issuer: "https://id.example.com".to_owned(),
+        subject: format!("user {user}"),
+        sid: None,
+        claims: Map::new(),
+    }
+}
+
+/// Whose token it is, and which: `r2.7` is the seventh refresh token of user 2.
+pub fn parse(token: &Secret) -> (usize, u32) {
+    let (user, number) = token.expose()[1..].split_once('.').unwrap();
+    (user.parse().unwrap(), number.parse().unwrap())
+}
+
+fn redeem(world: &World, user: usize, sent: usize) -> Result<Tokens, RefreshError> {
+    let mut truth = world.truth();
+    let number = truth.users[user].sent[sent].number;
+    let grant_ended = truth.users[user].grant_ended;
+    if grant_ended.is_none() && number == truth.users[user].newest {
+        let issued = tokens(world, user, number + 1);
+        truth.note(format_args!("issuer: r{user}.{} in the place of r{user}.{number}", number + 1));
+        let of_user = &mut truth.users[user];
+        of_user.newest += 1;
+        of_user.access_ends.push(issued.expires_at);
+        match of_user.sent[sent].state {
+            Answer::Ambiguous(_) => of_user.may_be_lost = Some("the issuer's answer came too late"),
+            _ if of_user.sent[sent].is_crashed => {
+                of_user.may_be_lost = Some("the issuer answered a gateway that had crashed");
+            }
+            _ => of_user.sent[sent].state = Answer::Issued,
+        }
+        return Ok(issued);
+    }
+    if grant_ended.is_none() && world.schedule.issuer.ends_grant_on_reuse {
+        truth.note(format_args!("issuer: r{user}.{number} was used before; the grant of user {user} ends"));
+        truth.users[user].grant_ended = Some("a refresh token came twice");
+    }
+    if !matches!(truth.users[user].sent[sent].state, Answer::Ambiguous(_)) {
+        truth.users[user].sent[sent].state = Answer::InvalidGrant;
+    }
+    Err(RefreshError::InvalidGrant)
+}
+
+fn broken() -> IssuerUnavailable {
+    CallFault::Status(StatusCode::SERVICE_UNAVAILABLE).into()
+}
+
+impl Truth {
+    fn note_sent(&mut self, node: NodeId, user: usize, number: u32) -> usize {
+        self.note_for(node, user, format_args!("sends r{user}.{number}"));
+        self.users[user].sent.push(Sent {
+            number,
+            node,
+            state: Answer::UnderWay,
+            is_crashed: false,
+            lapsed: None,
+            is_stored: false,
+        });
+        self.users[user].sent.len() - 1
+    }
+}
+
+impl User {
+    fn revoke(&mut self, number: u32, kind: TokenKind) {
+        match kind {
+            TokenKind::AccessToken => self.revoked_access.push(number),
+            // A token that was used up is no grant any more: nothing is left of it to be revoked.
+            TokenKind::RefreshToken if number == self.newest => {
+                self.grant_ended.get_or_insert("it was revoked");
+            }
+            TokenKind::RefreshToken => {}
+        }
+    }
+}

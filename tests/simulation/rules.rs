@@ -1,0 +1,219 @@
+//! The promises, as rules that each schedule is held to, and every excuse that is granted.
+
+use std::time::Duration;
+
+use cloakroom::clock::Timestamp;
+use cloakroom::session::Session;
+use cloakroom::session::store::{Replaced, Version};
+use tokio::time::Instant;
+
+use crate::issuer::parse;
+use crate::world::{Answer, Lease, Link, NodeId, Step, Truth, World};
+
+/// A refresh token that may be used up is sent again only this shortly before its access token dies.
+const NEAR_EXPIRY: Duration = Duration::from_secs(5);
+
+/// No back-off is shorter.
+const SHORTEST_BACK_OFF: Duration = Duration::from_millis(500);
+
+/// A load is two operations of the store at most, and one more where a lost write is mended.
+const LONGEST_LOAD: Duration = Duration::from_millis(4500);
+
+/// What a request waits for a refresh.
+const LONGEST_FRESHEN: Duration = Duration::from_secs(10);
+
+/// When and where a request began.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    pub node: NodeId,
+    pub user: usize,
+    pub step: Step,
+}
+
+impl World {
+    pub fn check_wait(&self, began: Began, since: Instant, bound: Duration, what: &str) {
+        let waited = since.elapsed();
+        if waited > bound {
+            self.truth().fault(format_args!("user {}: a request waited {waited:?} for {what}", began.user));
+        }
+    }
+
+    pub fn check_load(&self, began: Began, since: Instant) {
+        self.check_wait(began, since, LONGEST_LOAD, "its session");
+    }
+
+    pub fn check_freshen(&self, began: Began, since: Instant) {
+        self.check_wait(began, since, LONGEST_FRESHEN, "a token");
+    }
+
+    /// Twice, for the flight under way may bring the refused token again; and then a look into the store.
+    pub fn check_replacement(&self, began: Began, since: Instant) {
+        self.check_wait(began, since, 2 * LONGEST_FRESHEN + LONGEST_LOAD, "another token");
+    }
+
+    /// A session was loaded for a request. While a node is told of nothing, it serves what the store has
+    /// just confirmed, or for the time of grace what it knew before: rule 3 where it cannot know of a logout.
+    pub fn check_loaded(&self, began: Began) {
+        let mut truth = self.truth();
+        let node = &truth.nodes[began.node];
+        let is_past_grace = node.failing_since.is_some_and(|since| since.elapsed() >= self.schedule.grace);
+        if node.link == Link::BrokeNoticed && is_past_grace {
+            truth.fault(format_args!("user {}: served past the grace of an outage", began.user));
+        }
+    }
+}
+
+impl Truth {
+    /// Rule 1: no refresh token is sent to the issuer twice, and none without the lease.
+    ///
+    /// Excused is the second time where the first sender
+    /// - crashed before what was issued lay in the store;
+    /// - got an ambiguous answer, though the same process sends again only shortly before the access
+    ///   token dies, and never at once;
+    /// - was told that the token is dead, but could not end the session: sending it again harms nobody;
+    /// - lost its lease because the store failed it, or was slow, more than once in a row.
+    pub fn check_departure(&mut self, node: NodeId, user: usize, number: u32, now: Timestamp) {
+        self.users[user].connections += 1;
+        let holds_lease = |lease: &Lease| lease.node == node && now < lease.until;
+        if !self.users[user].lease.as_ref().is_some_and(holds_lease) {
+            self.fault(format_args!("user {user}: r{user}.{number} is to be sent without the lease"));
+        }
+        let access_ends = self.users[user].access_ends[number as usize];
+        for sent in self.users[user].sent.clone() {
+            if sent.number != number || sent.is_crashed || sent.state == Answer::InvalidGrant {
+                continue;
+            }
+            match sent.state {
+                Answer::Ambiguous(at) => {
+                    if sent.node == node && now + NEAR_EXPIRY < access_ends {
+                        self.fault(format_args!("user {user}: r{user}.{number} is sent again too early"));
+                    } else if sent.node == node && at.elapsed() < SHORTEST_BACK_OFF {
+                        self.fault(format_args!("user {user}: r{user}.{number} is sent again at once"));
+                    }
+                }
+                Answer::UnderWay | Answer::Issued | Answer::Delivered | Answer::InvalidGrant => {
+                    if sent.lapsed != Some(true) {
+                        self.fault(format_args!("user {user}: r{user}.{number} is sent twice"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rule 2, at each moment: nobody is told that a session has ended that has not.
+    pub fn check_told_ended(&mut self, began: Began, now: Timestamp, by: &str) {
+        let Began { node, user, .. } = began;
+        self.note_for(node, user, format_args!("{by}: there is no session"));
+        if self.users[user].is_alive(now) {
+            self.fault(format_args!("user {user}: told that the session has ended, which lives"));
+        }
+    }
+
+    /// Rule 3: after a logout has answered, no request that begins after it is forwarded with a token of the
+    /// session. On another gateway, from the moment on at which the store has told it.
+    pub fn check_forwarded(&mut self, began: Began, session: &Session, now: Timestamp) {
+        let Began { node, user, step } = began;
+        let token = &session.tokens.access_token;
+        self.note_for(node, user, format_args!("forwarded with {}", token.expose()));
+        if parse(token).0 != user {
+            self.fault(format_args!("user {user}: forwarded with another user's token"));
+        }
+        if now >= session.tokens.expires_at {
+            self.fault(format_args!("user {user}: forwarded with a token that has expired"));
+        }
+        let Some((where_it_was, logged_out)) = self.users[user].logged_out else { return };
+        if step <= logged_out {
+            return;
+        }
+        if where_it_was == node {
+            self.fault(format_args!("user {user}: forwarded after the logout, where it was answered"));
+        } else if self.nodes[node].told_of_end.get(&user).is_some_and(|told| *told < step) {
+            self.fault(format_args!("user {user}: forwarded after the logout, of which the node was told"));
+        }
+    }
+
+    /// Rule 3, at the end: what was issued for a session that was logged out is revoked.
+    pub fn check_revoked(&mut self) {
+        for user in 0..self.users.len() {
+            let of_user = &self.users[user];
+            let excuse = of_user.may_stay_unrevoked.or(of_user.may_be_lost);
+            if of_user.ended == Some("by a logout") && of_user.grant_ended.is_none() && excuse.is_none() {
+                let newest = of_user.newest;
+                self.fault(format_args!("user {user}: r{user}.{newest} lives on after the logout"));
+            }
+        }
+    }
+
+    /// No storm: per process and session a back-off grows to half a minute, and all processes together
+    /// need one call for each token.
+    pub fn check_calls(&mut self, elapsed: Duration, access_token_life: Duration) {
+        let nodes = self.nodes.len() as u64;
+        let attempts = nodes * (10 + elapsed.as_secs() / 10);
+        let needed = 2 * elapsed.as_secs() / access_token_life.as_secs().max(1) + 4;
+        for user in 0..self.users.len() {
+            let (sent, connections) = (self.users[user].sent.len() as u64, self.users[user].connections);
+            if sent > attempts + needed {
+                self.fault(format_args!("user {user}: {sent} refreshes in {elapsed:?}"));
+            }
+            if connections > 42 * (attempts + needed) {
+                self.fault(format_args!("user {user}: {connections} connections in {elapsed:?}"));
+            }
+        }
+    }
+}
+
+/// What takes effect in the store.
+impl Truth {
+    pub fn note_leased(&mut self, user: usize, lease: &Lease, now: Timestamp) {
+        let node = lease.node;
+        let before = self.users[user].lease.replace(lease.clone());
+        if before.as_ref().is_none_or(|before| before.owner != lease.owner) {
+            self.note_for(node, user, format_args!("lease taken"));
+        }
+        if let Some(before) = before.filter(|before| before.node != node && now >= before.until) {
+            let excused =
+                self.users[user].lease_troubles.get(&before.node).is_some_and(|troubles| *troubles > 1);
+            for sent in self.users[user].sent.iter_mut().filter(|sent| {
+                sent.node == before.node
+                    && !sent.is_stored
+                    && matches!(sent.state, Answer::UnderWay | Answer::Issued | Answer::Delivered)
+            }) {
+                sent.lapsed = Some(excused);
+            }
+        }
+    }
+
+    pub fn note_replaced(
+        &mut self,
+        node: NodeId,
+        user: usize,
+        replaced: Replaced,
+        version: Version,
+        exists: bool,
+    ) {
+        self.note_for(node, user, format_args!("replace with version {}: {replaced:?}", version.0));
+        if replaced == Replaced::Written {
+            for sent in &mut self.users[user].sent {
+                sent.is_stored |= sent.node == node && sent.state == Answer::Delivered;
+            }
+        }
+        if exists && self.users[user].ended.is_some() {
+            self.fault(format_args!("user {user}: a session that has ended was created again"));
+        }
+    }
+
+    pub fn note_taken(&mut self, node: NodeId, user: usize, operation: &'static str) {
+        self.note_for(node, user, format_args!("{operation}: the session has ended"));
+        let by_the_issuer = operation == "take_version";
+        self.users[user].ended = Some(if by_the_issuer { "by the issuer" } else { "by a logout" });
+        if !by_the_issuer && !self.users[user].wants_to_leave {
+            self.fault(format_args!("user {user}: logged out without having asked for it"));
+        }
+        if by_the_issuer && self.users[user].grant_ended.is_none() {
+            if self.users[user].newest_is_stored() {
+                self.fault(format_args!("user {user}: the session was ended though its grant is alive"));
+            }
+            self.users[user].may_be_lost.get_or_insert("the newest refresh token never reached the store");
+        }
+    }
+}
