@@ -5,7 +5,8 @@
 //! where several meet. A fault stops nothing but its own value, so one run names all of them.
 //!
 //! Durations are `500ms`, `90s`, `30m`, `12h` or `7d`; sizes are bytes, or `64KiB`, `10MiB`, `1GiB`. Neither
-//! may be nothing, but for `shutdown_grace`, `refresh_before_expiry` and `store_outage_grace`. Relative paths, of secrets and of folders, start at the working directory.
+//! may be nothing, but for `shutdown_grace`, `refresh_before_expiry` and `store_outage_grace`. Relative paths,
+//! of secrets and of folders, start at the working directory.
 
 use std::fs::File;
 use std::io::Read;
@@ -28,6 +29,7 @@ mod authorities;
 mod decode;
 mod diagnostic;
 mod document;
+mod parameters;
 mod raw;
 mod reading;
 mod scalar;

@@ -5,6 +5,7 @@
 //! is written by compare-and-set, so that a logout wins every race (RFC 6749 §6, RFC 9700 §4.14).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::tokens::Freshness;
 mod backoff;
 mod breaker;
 mod flight;
+mod lease;
 
 use backoff::Backoff;
 use breaker::Breaker;
@@ -68,6 +70,9 @@ struct Shared {
     refresh_before_expiry: Duration,
     tasks: TaskTracker,
     state: Mutex<State>,
+    /// How many flights hold what the store does not know of. Each request asks for its own, and as good as
+    /// always there is none: then no request waits for another one's look at the state.
+    unwritten: AtomicUsize,
 }
 
 /// What this process knows of sessions whose refresh is under way, or went wrong.
@@ -130,6 +135,7 @@ impl Refresher {
             refresh_before_expiry,
             tasks,
             state: Mutex::default(),
+            unwritten: AtomicUsize::new(0),
         }))
     }
 
@@ -214,6 +220,9 @@ impl Shared {
 
     /// The session with tokens that the store does not know of yet, as it was at this mark.
     fn unwritten(&self, key: &RecordKey) -> Option<(Arc<Session>, Mark)> {
+        if self.unwritten.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
         match self.state().flights.get(key)?.get()? {
             Outcome::Unwritten(session, mark) => Some((Arc::clone(session), *mark)),
             Outcome::Fresh(_)
@@ -240,7 +249,7 @@ impl Shared {
             if let Some(outcome) = state.flights.get(&key) {
                 return Ok(Arc::clone(outcome));
             }
-            if let Some(retry_after) = state.backoff.wait(&key, now) {
+            if let Some(retry_after) = state.backoff.wait(&key, now, forced) {
                 return Err(TooEarly { retry_after });
             }
             if forced && !state.backoff.may_force(&key, now) {
@@ -261,18 +270,42 @@ impl Shared {
         flight: Result<Arc<SetOnce<Outcome>>, TooEarly>,
     ) -> Result<Arc<Session>, Failure> {
         let flight = flight?;
-        match tokio::time::timeout(REQUEST_WAIT, flight.wait()).await {
-            Ok(Outcome::Fresh(session) | Outcome::Unwritten(session, _)) => Ok(Arc::clone(session)),
-            Ok(Outcome::Ended) => Err(Failure::Ended),
-            Ok(Outcome::Gone) => Err(Failure::Gone),
-            Ok(Outcome::StoreUnavailable) => Err(Failure::Store(Unavailable("during a refresh".to_owned()))),
-            // It failed, or takes longer than a request should wait.
-            Ok(Outcome::IssuerUnavailable) | Err(_) => Err(self.issuer_failure(ticket)),
+        let landing = async {
+            match flight.wait().await {
+                Outcome::Fresh(session) => Ok(Arc::clone(session)),
+                Outcome::Unwritten(session, mark) => self.vouch_for(ticket, session, mark).await,
+                Outcome::Ended => Err(Failure::Ended),
+                Outcome::Gone => Err(Failure::Gone),
+                Outcome::StoreUnavailable => Err(Failure::Store(Unavailable("during a refresh".to_owned()))),
+                Outcome::IssuerUnavailable => Err(self.issuer_failure(ticket)),
+            }
+        };
+        let landed = tokio::time::timeout(REQUEST_WAIT, landing).await;
+        // It takes longer than a request should wait.
+        landed.unwrap_or_else(|_| Err(self.issuer_failure(ticket)))
+    }
+
+    /// What is unwritten stays on the board until its flight has ended, also where that is busy with revoking
+    /// it: once the session may have ended, it is asked for like any other.
+    async fn vouch_for(
+        &self,
+        ticket: &Ticket,
+        unwritten: &Arc<Session>,
+        mark: &Mark,
+    ) -> Result<Arc<Session>, Failure> {
+        if unwritten.is_alive(self.clock.now()) && self.sessions.is_untouched(mark) {
+            return Ok(Arc::clone(unwritten));
+        }
+        match self.sessions.load(ticket).await {
+            Ok(Some(stored)) if stored.version >= unwritten.version => Ok(stored),
+            Ok(Some(_)) => Ok(Arc::clone(unwritten)),
+            Ok(None) => Err(Failure::Gone),
+            Err(unavailable) => Err(Failure::Store(unavailable)),
         }
     }
 
     fn issuer_failure(&self, ticket: &Ticket) -> Failure {
-        let wait = self.state().backoff.wait(&self.sessions.record_key(ticket), self.clock.now());
+        let wait = self.state().backoff.wait(&self.sessions.record_key(ticket), self.clock.now(), false);
         Failure::Issuer { retry_after: wait.unwrap_or(RETRY_AFTER) }
     }
 

@@ -6,25 +6,20 @@
 //! This file has what is written: a session begins, gets new tokens, is used, and ends. `loading` is the
 //! way back to it, through what this process has open already.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio_util::task::TaskTracker;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::config;
-use crate::random::Random;
-use crate::seal::{Context, KeyRing, Purpose, hashed_name};
-use crate::telemetry::metrics::Metrics;
+use crate::seal::{Context, Purpose, hashed_name};
 use crate::tokens::{Identity, Tokens};
-use cache::{Ended, Opened};
 use cookie::Ticket;
-use outage::Outage;
-use store::{LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
+use store::{LeaseOwner, Record, RecordKey, Replaced, Unavailable, Version};
 
 mod cache;
+mod common;
 pub mod cookie;
 mod ending;
 mod errands;
@@ -34,6 +29,7 @@ mod outage;
 mod record;
 pub mod store;
 
+pub use common::Common;
 pub use ending::Cause;
 pub use errands::Unopened;
 pub use index::{EndedUnseen, Whose};
@@ -53,22 +49,6 @@ pub struct Session {
     pub expires_at: Timestamp,
     /// When it dies of idleness, if it is not touched before.
     pub idle_expires_at: Timestamp,
-}
-
-/// What the sessions of all apps of this process have in common.
-#[derive(Debug)]
-pub struct Common {
-    ring: Arc<KeyRing>,
-    store: Arc<dyn Store>,
-    opened: Opened,
-    ended: Ended,
-    outage: Outage,
-    /// Those that are being touched.
-    touched: Mutex<HashSet<RecordKey>>,
-    clock: Arc<dyn Clock>,
-    random: Random,
-    tasks: TaskTracker,
-    metrics: Metrics,
 }
 
 /// The sessions of one app.
@@ -133,82 +113,6 @@ impl Session {
     }
 }
 
-impl Common {
-    /// What all apps share: `grace` is how long known sessions are used while the store is away, and what
-    /// goes on behind answered requests runs on `tasks`.
-    pub fn new(
-        ring: Arc<KeyRing>,
-        store: Arc<dyn Store>,
-        grace: Duration,
-        clock: Arc<dyn Clock>,
-        random: Random,
-        tasks: TaskTracker,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            ring,
-            store,
-            opened: Opened::new(),
-            ended: Ended::new(),
-            outage: Outage::new(grace),
-            touched: Mutex::default(),
-            clock,
-            random,
-            tasks,
-            metrics,
-        }
-    }
-
-    /// Whether the store answers.
-    pub async fn store_answers(&self) -> bool {
-        self.heard(self.store.ping().await).is_ok()
-    }
-
-    /// Whether sessions that are known here are served, if need be without the store.
-    pub fn is_within_grace(&self) -> bool {
-        self.outage.is_within_grace(self.clock.now())
-    }
-
-    /// What is counted, with what the store alone knows.
-    pub fn encode_metrics(&self) -> String {
-        self.metrics.set_lost_notifications(self.store.changes().losses());
-        self.metrics.encode()
-    }
-
-    /// What moment it is.
-    pub fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    /// Where randomness comes from.
-    pub fn random(&self) -> Random {
-        self.random
-    }
-
-    /// What goes on behind answered requests.
-    pub fn tasks(&self) -> &TaskTracker {
-        &self.tasks
-    }
-
-    /// What is counted.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    fn touched(&self) -> MutexGuard<'_, HashSet<RecordKey>> {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes whether the store has answered.
-    fn heard<T>(&self, answer: Result<T, Unavailable>) -> Result<T, Unavailable> {
-        match &answer {
-            Ok(_) => self.outage.note_answer(),
-            Err(_) => self.outage.note_failure(self.clock.now()),
-        }
-        answer
-    }
-}
-
 impl Sessions {
     /// The sessions of this app.
     pub fn new(app: &config::App, common: Arc<Common>) -> Self {
@@ -233,6 +137,11 @@ impl Sessions {
     /// What the sessions of all apps have in common.
     pub fn common(&self) -> &Arc<Common> {
         &self.common
+    }
+
+    /// Whether a moment is still to come.
+    pub fn is_future(&self, moment: Timestamp) -> bool {
+        self.common.clock.now() < moment
     }
 
     /// The session cookie's name.
@@ -435,9 +344,22 @@ impl Sessions {
         mark: &str,
         time_to_live: Duration,
     ) -> Result<bool, Unavailable> {
-        let parts = [issuer.as_bytes(), client_id.as_bytes(), mark.as_bytes()];
-        let name = hashed_name("mark of a client", &parts);
+        let name = mark_of_client(issuer, client_id, mark);
         self.common.heard(self.common.store.claim_once(&name, time_to_live).await)
+    }
+
+    /// Whether a mark of such apps was claimed.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    pub async fn is_claimed_for_client(
+        &self,
+        issuer: &str,
+        client_id: &str,
+        mark: &str,
+    ) -> Result<bool, Unavailable> {
+        let name = mark_of_client(issuer, client_id, mark);
+        self.common.heard(self.common.store.is_claimed(&name).await)
     }
 
     fn cookie_context(&self) -> Context<'_> {
@@ -471,14 +393,24 @@ impl Sessions {
     }
 }
 
+fn mark_of_client(issuer: &str, client_id: &str, mark: &str) -> String {
+    hashed_name("mark of a client", &[issuer.as_bytes(), client_id.as_bytes(), mark.as_bytes()])
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use tokio_util::task::TaskTracker;
+
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::clock::{Clock, ManualClock};
     use crate::config::{SameSite, SessionKey};
+    use crate::random::Random;
+    use crate::seal::KeyRing;
     use crate::secret::Secret;
+    use crate::telemetry::metrics::Metrics;
+    use store::Store;
     use store::memory::MemoryStore;
 
     const IDLE: Duration = Duration::from_secs(1800);

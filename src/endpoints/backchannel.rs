@@ -52,24 +52,23 @@ impl Endpoints {
             }
         };
         let whose = Whose::from(whose);
-        match self
-            .sessions
-            .claim_once_for_client(self.client.issuer(), self.client.id(), &id, REMEMBERED)
-            .await
-        {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::warn!(event = "backchannel.replayed");
-                return Ok(invalid(&Invalid::Replayed));
-            }
-            // Whether it was claimed nobody knows. The issuer may not ask again, and what it asks for may be
-            // done twice.
+        let (issuer, client_id) = (self.client.issuer(), self.client.id());
+        match self.sessions.is_claimed_for_client(issuer, client_id, &id).await {
+            Ok(false) => {}
+            Ok(true) => return Ok(replayed()),
+            // The issuer may not ask again.
             Err(unavailable) => {
                 self.roster.end_once_possible(whose, Cause::Backchannel);
                 return Err(unavailable.into());
             }
         }
         self.roster.end(whose, Cause::Backchannel).await?;
+        // Last, for a token that came to nothing, with this gateway or its store, must be good for another try.
+        match self.sessions.claim_once_for_client(issuer, client_id, &id, REMEMBERED).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(replayed()),
+            Err(error) => tracing::warn!(event = "backchannel.not_remembered", %error),
+        }
         Ok(respond::empty())
     }
 }
@@ -98,6 +97,11 @@ fn logout_token(form: &[u8]) -> Option<Secret> {
         (Some((_, token)), None) => Some(Secret::new(token)),
         (_, _) => None,
     }
+}
+
+fn replayed() -> Response<Body> {
+    tracing::warn!(event = "backchannel.replayed");
+    invalid(&Invalid::Replayed)
 }
 
 /// §2.8. Which check failed stands in the log alone.

@@ -172,8 +172,12 @@ impl Ending {
                 next.is_doubtful |= ended.is_err();
                 let ended = ended?;
                 if ended.is_some() || next.is_doubtful {
-                    app.sessions.note_end(self.cause);
-                    self.ended.extend(ended.as_ref().map(|ended| app.tell(ended.idle_expires_at)));
+                    // What has died of idleness already is revoked, and no more.
+                    let alive = ended.as_ref().filter(|ended| app.sessions.is_future(ended.idle_expires_at));
+                    if alive.is_some() || ended.is_none() {
+                        app.sessions.note_end(self.cause);
+                    }
+                    self.ended.extend(alive.map(|ended| app.tell(ended.idle_expires_at)));
                     let newest = ended.and_then(|ended| ended.session).map(Arc::new);
                     if let Some(session) = newest.or(next.held.take()) {
                         let revocations = app.revocations.clone();

@@ -25,12 +25,16 @@ pub(super) struct Backoff {
 struct Failures {
     count: u32,
     next_attempt: Timestamp,
+    /// Until then only a token that was refused is replaced.
+    spared_until: Timestamp,
 }
 
 impl Backoff {
-    /// How long to wait before this session is refreshed again; `None` where it may be at once.
-    pub(super) fn wait(&self, key: &RecordKey, now: Timestamp) -> Option<Duration> {
-        let wait = self.failures.get(key)?.next_attempt.since(now);
+    /// How long to wait before this session is refreshed again; `None` where it may be at once. `forced` where
+    /// its token was refused.
+    pub(super) fn wait(&self, key: &RecordKey, now: Timestamp, forced: bool) -> Option<Duration> {
+        let failures = self.failures.get(key)?;
+        let wait = if forced { failures.next_attempt } else { failures.not_before() }.since(now);
         (!wait.is_zero()).then_some(wait)
     }
 
@@ -38,10 +42,18 @@ impl Backoff {
     /// from 0 to 1, keeps sessions that failed together from coming back together.
     pub(super) fn note_failure(&mut self, key: &RecordKey, now: Timestamp, at_least: Duration, jitter: f64) {
         self.sweep(now);
-        let failures = self.failures.entry(key.clone()).or_insert(Failures { count: 0, next_attempt: now });
+        let first = Failures { count: 0, next_attempt: now, spared_until: now };
+        let failures = self.failures.entry(key.clone()).or_insert(first);
         let exponential = FIRST.saturating_mul(1 << failures.count.min(5)).min(LONGEST);
         failures.count += 1;
         failures.next_attempt = now + exponential.mul_f64(0.5 + jitter / 2.0).max(at_least);
+    }
+
+    /// After a failure: the session is not refreshed before this moment, unless its token is refused.
+    pub(super) fn spare(&mut self, key: &RecordKey, until: Timestamp) {
+        if let Some(failures) = self.failures.get_mut(key) {
+            failures.spared_until = until;
+        }
     }
 
     /// Forgets the failures of a session that was refreshed, or has ended.
@@ -70,9 +82,15 @@ impl Backoff {
         if self.failures.len() + self.forced.len() < self.sweep_at.max(SWEEP_AT_LEAST) {
             return;
         }
-        self.failures.retain(|_, failures| now.since(failures.next_attempt) < LONGEST * 4);
+        self.failures.retain(|_, failures| now.since(failures.not_before()) < LONGEST * 4);
         self.forced.retain(|_, forced| now.since(*forced) < BETWEEN_FORCED);
         self.sweep_at = 2 * (self.failures.len() + self.forced.len());
+    }
+}
+
+impl Failures {
+    fn not_before(&self) -> Timestamp {
+        self.next_attempt.max(self.spared_until)
     }
 }
 
@@ -92,26 +110,38 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..8 {
             backoff.note_failure(&key(), NOW, Duration::ZERO, 1.0);
-            waits.push(backoff.wait(&key(), NOW).unwrap().as_secs());
+            waits.push(backoff.wait(&key(), NOW, false).unwrap().as_secs());
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
         backoff.clear(&key());
-        assert_eq!(backoff.wait(&key(), NOW), None);
+        assert_eq!(backoff.wait(&key(), NOW, false), None);
     }
 
     #[test]
     fn jitter_shortens_the_wait_by_half_at_most() {
         let mut backoff = Backoff::default();
         backoff.note_failure(&key(), NOW, Duration::ZERO, 0.0);
-        assert_eq!(backoff.wait(&key(), NOW), Some(FIRST / 2));
+        assert_eq!(backoff.wait(&key(), NOW, false), Some(FIRST / 2));
     }
 
     #[test]
     fn the_next_attempt_waits_at_least_as_long_as_asked() {
         let mut backoff = Backoff::default();
         backoff.note_failure(&key(), NOW, Duration::from_secs(55), 0.0);
-        assert_eq!(backoff.wait(&key(), NOW), Some(Duration::from_secs(55)));
-        assert_eq!(backoff.wait(&key(), NOW + Duration::from_secs(55)), None);
+        assert_eq!(backoff.wait(&key(), NOW, false), Some(Duration::from_secs(55)));
+        assert_eq!(backoff.wait(&key(), NOW + Duration::from_secs(55), false), None);
+    }
+
+    #[test]
+    fn a_session_that_is_spared_waits_unless_its_token_is_refused() {
+        let mut backoff = Backoff::default();
+        backoff.note_failure(&key(), NOW, Duration::ZERO, 1.0);
+        backoff.spare(&key(), NOW + Duration::from_secs(3000));
+        assert_eq!(backoff.wait(&key(), NOW, false), Some(Duration::from_secs(3000)));
+        assert_eq!(backoff.wait(&key(), NOW, true), Some(FIRST));
+        backoff.note_failure(&key(), NOW, Duration::from_secs(40), 1.0);
+        assert_eq!(backoff.wait(&key(), NOW, false), Some(Duration::from_secs(3000)));
+        assert_eq!(backoff.wait(&key(), NOW, true), Some(Duration::from_secs(40)), "the issuer asked for it");
     }
 
     #[test]
@@ -131,12 +161,12 @@ mod tests {
             backoff.note_failure(&RecordKey(format!("old {session}")), NOW, Duration::ZERO, 1.0);
             backoff.may_force(&RecordKey(format!("old {session}")), NOW);
         }
-        assert!(backoff.wait(&RecordKey("old 0".to_owned()), NOW).is_some());
+        assert!(backoff.wait(&RecordKey("old 0".to_owned()), NOW, false).is_some());
         let later = NOW + Duration::from_secs(600);
         for session in 0..1000 {
             backoff.note_failure(&RecordKey(format!("new {session}")), later, Duration::ZERO, 1.0);
         }
         assert!(backoff.failures.len() <= 1000 && backoff.forced.is_empty());
-        assert!(backoff.wait(&RecordKey("new 0".to_owned()), later).is_some());
+        assert!(backoff.wait(&RecordKey("new 0".to_owned()), later, false).is_some());
     }
 }

@@ -1,32 +1,32 @@
 //! One refresh of one session, from the lease to the write.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
+use super::lease::Lease;
 use super::{Outcome, Shared};
 use crate::oidc::{IssuerUnavailable, RefreshError};
 use crate::session::cookie::Ticket;
 use crate::session::store::changes::Mark;
-use crate::session::store::{LeaseOwner, RecordKey, Unavailable, Version};
+use crate::session::store::{RecordKey, Unavailable, Version};
 use crate::session::{Cause, Session, TokensReplaced};
 use crate::telemetry::chain;
 use crate::tokens::{Freshness, Tokens};
 
-/// How long a lease lives unless it is renewed: what a crash costs the others.
-const LEASE: Duration = Duration::from_secs(3);
+/// After an outage, others may hold what they could not write, and their leases may have run out: so long they
+/// are left to write it first. A writer comes back sooner, whatever it hung in.
+const AFTER_OUTAGE: Duration = Duration::from_secs(3);
 
-/// How often a lease is renewed. A lease older than this is too old to set out with.
-const RENEWAL: Duration = Duration::from_secs(1);
+/// How soon somebody else's flight, or a store that is away, is looked at, where it is not told of before.
+pub(super) const POLL: Duration = Duration::from_millis(100);
 
-/// How often somebody else's flight, or a store that is away, is looked at.
-const POLL: Duration = Duration::from_millis(100);
-
-/// A store that stays away is asked less often, by all the flights that have something to write.
-const LONGEST_POLL: Duration = Duration::from_secs(1);
+/// What takes longer is looked at less often, by all the flights that wait for it.
+pub(super) const LONGEST_POLL: Duration = Duration::from_secs(1);
 
 /// How long somebody else's flight is watched before this one gives up. The lease's owner may take
 /// longer; whoever comes next looks again.
@@ -52,9 +52,7 @@ pub(super) struct Flight {
     seen: Version,
     /// An upstream has refused the token, however fresh it looks.
     forced: bool,
-    owner: LeaseOwner,
-    /// When the call set out by which the lease was last taken or renewed.
-    leased_at: Mutex<Instant>,
+    lease: Lease,
     announce: Arc<SetOnce<Outcome>>,
 }
 
@@ -75,9 +73,10 @@ impl Flight {
         announce: Arc<SetOnce<Outcome>>,
     ) -> Self {
         let key = shared.sessions.record_key(&ticket);
-        let owner = LeaseOwner(shared.random.token::<16>());
-        let leased_at = Mutex::new(Instant::now());
-        Self { shared, ticket, key, seen: session.version, forced, owner, leased_at, announce }
+        // A token that was refused is of as little use as one that has expired: others may wait already.
+        let used_until = (!forced).then_some(session.tokens.expires_at);
+        let lease = Lease::new(&shared, &ticket, used_until);
+        Self { shared, ticket, key, seen: session.version, forced, lease, announce }
     }
 
     pub(super) async fn run(self) {
@@ -87,7 +86,7 @@ impl Flight {
                 let outcome = tokio::select! {
                     biased;
                     outcome = self.redeem(session, mark) => outcome,
-                    never = self.keep_lease() => match never {},
+                    never = self.lease.keep() => match never {},
                 };
                 let metrics = self.shared.sessions.common().metrics();
                 metrics.observe_refresh(self.shared.sessions.app(), outcome.as_str(), started.elapsed());
@@ -98,7 +97,7 @@ impl Flight {
         };
         self.tell(outcome);
         // Whoever waits for the lease elsewhere can go on; here it is on the board until then.
-        if let Err(unavailable) = self.shared.sessions.release(&self.ticket, &self.owner).await {
+        if let Err(unavailable) = self.lease.release().await {
             tracing::debug!(event = "refresh.lease_unreleased", error = %unavailable);
         }
     }
@@ -107,9 +106,12 @@ impl Flight {
     /// for what they write.
     async fn clear_for_departure(&self) -> Result<Clearance, Unavailable> {
         let sessions = &self.shared.sessions;
-        let started = Instant::now();
+        let (started, change) = (Instant::now(), sessions.await_change(&self.ticket));
+        let mut poll = POLL;
         while started.elapsed() < WATCH {
-            let leased = self.lease().await?;
+            let mut changed = pin!(change.notified());
+            changed.as_mut().enable();
+            let leased = self.lease.take().await?;
             let mark = sessions.mark(&self.ticket);
             let Some(current) = sessions.load_stored(&self.ticket).await? else {
                 return Ok(Clearance::Done(Outcome::Gone));
@@ -119,11 +121,14 @@ impl Flight {
             if somebody_was_faster || (!self.forced && freshness == Freshness::Fresh) {
                 return Ok(Clearance::Done(Outcome::Fresh(current)));
             }
+            let may_be_unwritten =
+                started.elapsed() < AFTER_OUTAGE && sessions.had_an_outage_within(AFTER_OUTAGE);
             // Behind a slow store the lease may have passed on, and what was read be somebody's past.
-            if leased && self.lease_age() < RENEWAL {
+            if leased && self.lease.is_young() && !may_be_unwritten {
                 return Ok(Clearance::Go(current, mark));
             }
-            tokio::time::sleep(POLL.mul_f64(0.5 + self.shared.random.fraction())).await;
+            let _ = tokio::time::timeout(self.jittered(poll), changed).await;
+            poll = (poll * 2).min(LONGEST_POLL);
         }
         Ok(Clearance::Done(Outcome::IssuerUnavailable))
     }
@@ -142,10 +147,10 @@ impl Flight {
             if !matches!(error, RefreshError::NotSent(_)) || started.elapsed() >= RETRY_FOR {
                 break error;
             }
-            tokio::time::sleep(RETRY_PAUSE.mul_f64(0.5 + self.shared.random.fraction())).await;
+            tokio::time::sleep(self.jittered(RETRY_PAUSE)).await;
             // A store that is away may have let the lease pass on: another process may be about to send the
             // same token.
-            if self.lease_age() >= LEASE {
+            if self.lease.may_be_over() {
                 break error;
             }
         };
@@ -165,10 +170,11 @@ impl Flight {
                 self.shared.state().breaker.note_answer();
                 self.back_off(Duration::ZERO)
             }
-            RefreshError::NotSent(unavailable) => self.note_outage(&error, unavailable, Duration::ZERO),
+            RefreshError::NotSent(unavailable) => self.note_outage(&error, unavailable),
             RefreshError::Ambiguous(unavailable) => {
-                let left = session.tokens.expires_at.since(self.shared.clock.now());
-                self.note_outage(&error, unavailable, left.saturating_sub(NEAR_EXPIRY))
+                let outcome = self.note_outage(&error, unavailable);
+                self.spare(&session);
+                outcome
             }
         }
     }
@@ -180,18 +186,22 @@ impl Flight {
         state.breaker.note_answer();
     }
 
-    /// The issuer brought no tokens this time. It is left alone for as long as it asks for, and `at_least`
-    /// this long.
-    fn note_outage(
-        &self,
-        error: &RefreshError,
-        unavailable: &IssuerUnavailable,
-        at_least: Duration,
-    ) -> Outcome {
+    /// The issuer brought no tokens this time. It is left alone for as long as it asks for.
+    fn note_outage(&self, error: &RefreshError, unavailable: &IssuerUnavailable) -> Outcome {
         tracing::warn!(event = "refresh.issuer_unavailable", error = %chain(error));
         self.shared.state().breaker.note_fault(unavailable.fault());
         let asked_for = unavailable.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
-        self.back_off(at_least.max(asked_for))
+        self.back_off(asked_for)
+    }
+
+    /// A refresh token that may have been used up is not sent again while the access token is of use. One that
+    /// an upstream refuses is of none: then the refresh token is sent after the ordinary back-off. Where it was
+    /// used up indeed, the session ends, and its user logs in again. Where it was not, as is likely behind a
+    /// 503 or a 429, waiting would have the user refused for as long as the dead token looks alive.
+    fn spare(&self, session: &Session) {
+        let now = self.shared.clock.now();
+        let left = session.tokens.expires_at.since(now).saturating_sub(NEAR_EXPIRY);
+        self.shared.state().backoff.spare(&self.key, now + left);
     }
 
     fn back_off(&self, at_least: Duration) -> Outcome {
@@ -203,8 +213,11 @@ impl Flight {
     /// Writes what was issued. While the store is away, this process serves the new tokens and keeps
     /// trying, under a lease it wants all the while.
     async fn write(&self, mut before: Arc<Session>, mut mark: Mark, tokens: Tokens) -> Outcome {
+        let change = self.shared.sessions.await_change(&self.ticket);
         let mut pause = POLL;
         loop {
+            let mut changed = pin!(change.notified());
+            changed.as_mut().enable();
             let unavailable = match self.try_write(&mut before, &mut mark, &tokens).await {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => continue,
@@ -216,11 +229,10 @@ impl Flight {
             }
             let version = Version(before.version.0 + 1);
             let newer = Session { tokens: tokens.clone(), version, ..Session::clone(&before) };
-            if self.tell(Outcome::Unwritten(Arc::new(newer), mark)) {
-                tracing::warn!(event = "refresh.unwritten", error = %unavailable);
-            }
-            tokio::time::sleep(pause.mul_f64(0.5 + self.shared.random.fraction())).await;
-            pause = (pause * 2).min(LONGEST_POLL);
+            self.tell_unwritten(newer, mark, &unavailable);
+            // A store that is heard of again wakes all who wait for it.
+            let is_told = tokio::time::timeout(self.jittered(pause), changed).await.is_ok();
+            pause = if is_told { POLL } else { (pause * 2).min(LONGEST_POLL) };
         }
     }
 
@@ -280,42 +292,19 @@ impl Flight {
         }
     }
 
-    /// Takes or renews the lease; `false` where another owner holds it.
-    async fn lease(&self) -> Result<bool, Unavailable> {
-        let set_out = Instant::now();
-        let leased = self.shared.sessions.lease(&self.ticket, &self.owner, LEASE).await?;
-        if leased {
-            *self.leased_at.lock().unwrap_or_else(PoisonError::into_inner) = set_out;
-        }
-        Ok(leased)
+    /// This pause, or half as much less or more: who waits for the same comes back one after the other.
+    fn jittered(&self, pause: Duration) -> Duration {
+        pause.mul_f64(0.5 + self.shared.random.fraction())
     }
 
-    /// The lease is held until this reaches [`LEASE`], at least.
-    fn lease_age(&self) -> Duration {
-        self.leased_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-
-    /// Renews the lease for as long as it is polled: it must outlive any delay of the issuer.
-    async fn keep_lease(&self) -> Infallible {
-        let mut pause = RENEWAL.saturating_sub(self.lease_age());
-        let mut after_failure = POLL;
-        loop {
-            tokio::time::sleep(pause).await;
-            let set_out = Instant::now();
-            // A lease that was lost is wanted still; the write is fenced by its version in any case.
-            match self.lease().await {
-                Ok(_) => {
-                    // Counted from the last one's departure, or a slow store would make each one late.
-                    pause = RENEWAL.saturating_sub(set_out.elapsed());
-                    after_failure = POLL;
-                }
-                Err(unavailable) => {
-                    tracing::debug!(event = "refresh.lease_unrenewed", error = %unavailable);
-                    // At once at first: the lease lives hardly longer than one call that hangs.
-                    pause = after_failure;
-                    after_failure = (after_failure * 2).min(LONGEST_POLL);
-                }
-            }
+    /// Lets this process serve what the store did not take.
+    fn tell_unwritten(&self, newer: Session, mark: Mark, unavailable: &Unavailable) {
+        // Counted before anybody can know of it, and until the flight ends.
+        self.shared.unwritten.fetch_add(1, Ordering::SeqCst);
+        if self.tell(Outcome::Unwritten(Arc::new(newer), mark)) {
+            tracing::warn!(event = "refresh.unwritten", error = %unavailable);
+        } else {
+            self.shared.unwritten.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -330,6 +319,9 @@ impl Drop for Flight {
     fn drop(&mut self) {
         self.tell(Outcome::IssuerUnavailable);
         self.shared.state().flights.remove(&self.key);
+        if let Some(Outcome::Unwritten(..)) = self.announce.get() {
+            self.shared.unwritten.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 

@@ -124,6 +124,7 @@ impl Outbox {
             }
             let pause = INTERVAL.mul_f64(0.5 + self.common.random().fraction());
             tokio::select! {
+                biased;
                 () = self.is_due.notified() => {}
                 () = sleep(pause) => {}
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,11 +17,12 @@ use tokio::sync::Semaphore;
 use super::{ACCEPT_PAUSE, Readiness};
 use crate::body::{self, Body};
 use crate::error::{Code, Refusal};
+use crate::fields;
 use crate::gateway::Gateway;
 use crate::oidc::Availability;
 use crate::respond::{self, Audience};
 use crate::telemetry::chain;
-use crate::telemetry::metrics::CONTENT_TYPE;
+use crate::telemetry::metrics::{OPENMETRICS, PROMETHEUS_TEXT};
 
 mod sessions;
 
@@ -74,7 +75,7 @@ async fn answer(
     }
     Ok(match request.uri().path() {
         "/livez" => respond::json(&json!({"status": "alive"})),
-        "/metrics" => metrics(gateway),
+        "/metrics" => metrics(gateway, request.headers()),
         "/readyz" => {
             readiness.is_watched.store(true, Ordering::Relaxed);
             ready(gateway, readiness).await
@@ -86,9 +87,11 @@ async fn answer(
     })
 }
 
-fn metrics(gateway: &Gateway) -> Response<Body> {
+/// Who does not ask for OpenMetrics reads the same text as the older format.
+fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(body::full(gateway.encode_metrics()));
-    let content_type = HeaderValue::from_static(CONTENT_TYPE);
+    let is_wanted = fields::accepts(headers, "application/openmetrics-text");
+    let content_type = HeaderValue::from_static(if is_wanted { OPENMETRICS } else { PROMETHEUS_TEXT });
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }

@@ -1,7 +1,7 @@
 //! Sessions by whose they are, for an issuer or an operator who wants to end them and has no cookie
 //! (Back-Channel Logout §2.7). The names of the indexes are keyed hashes.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::store::{IndexKey, RecordKey, Unavailable};
@@ -66,11 +66,13 @@ impl Sessions {
     /// Where the store cannot be asked; the session may have ended or not, and is not used here any more
     /// until the store has been asked.
     pub async fn end_unseen(&self, key: &RecordKey) -> Result<Option<EndedUnseen>, Unavailable> {
+        // Before it goes: who finds it gone meanwhile forgets it, and nobody else can read what was taken.
+        let known = self.common.opened.get(key);
         let taken = self.common.store.take(key).await;
         if !matches!(taken, Ok(None)) {
             self.common.ended.note(&self.app, key, self.common.clock.now());
         }
-        let known = self.forget(key);
+        self.forget(key);
         Ok(self.common.heard(taken)?.map(|record| EndedUnseen {
             session: known.and_then(|known| self.open(&known.ticket, &record)),
             idle_expires_at: record.expires_at,
@@ -92,8 +94,8 @@ impl Sessions {
         subject.into_iter().chain(sid).collect()
     }
 
-    async fn list(&self, kind: &str, issuer: &str, value: &str) -> Result<HashSet<RecordKey>, Unavailable> {
-        let mut keys = HashSet::new();
+    async fn list(&self, kind: &str, issuer: &str, value: &str) -> Result<BTreeSet<RecordKey>, Unavailable> {
+        let mut keys = BTreeSet::new();
         for index in self.index_keys(kind, issuer, value) {
             keys.extend(self.common.heard(self.common.store.list(&index).await)?);
         }

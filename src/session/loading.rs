@@ -124,11 +124,22 @@ impl Sessions {
         self.common.store.changes().is_untouched(mark)
     }
 
+    /// Wakes whoever waits for it when something is told of a session, and when the store is heard of again.
+    pub fn await_change(&self, ticket: &Ticket) -> Arc<Notify> {
+        self.common.store.changes().await_change(&self.record_key(ticket))
+    }
+
+    /// Whether the store has failed within this time, or was not heard of, though it may answer again.
+    pub fn had_an_outage_within(&self, time: Duration) -> bool {
+        self.common.clock.now().since(self.common.outage.failed_at()) < time
+    }
+
     /// Runs for as long as the gateway does. When the store's notifications break off, an outage begins;
     /// when they are back, what was written and ended here lately is looked for: the store may have lost it,
     /// and another gateway would redeem a refresh token that was redeemed before, or serve who has left.
     pub async fn watch_store(self: Arc<Self>) {
         let mut are_told = self.common.store.changes().are_told();
+        let mut were_told = *are_told.borrow();
         loop {
             if are_told.wait_for(|told| !told).await.is_err() {
                 return;
@@ -137,6 +148,10 @@ impl Sessions {
             self.common.outage.note_break(broke_at);
             if are_told.wait_for(|told| *told).await.is_err() {
                 return;
+            }
+            // It has been away until now, though nobody may have asked it anything; unless this is the beginning.
+            if std::mem::replace(&mut were_told, true) {
+                self.common.outage.note_failure(self.common.clock.now());
             }
             self.common.outage.note_answer();
             let farthest = FARTHEST_BACK.as_millis().try_into().unwrap_or(u64::MAX);

@@ -20,14 +20,16 @@ pub(super) struct Outage {
     since: AtomicU64,
     /// The same of the last moment at which the store stopped to tell of changes.
     broke_at: AtomicU64,
+    /// The same of the last failure.
+    failed_at: AtomicU64,
     last_try: Mutex<Option<Instant>>,
 }
 
 impl Outage {
     pub(super) fn new(grace: Duration) -> Self {
         // There is no grace before the first answer: nothing is known yet that could be served.
-        let (since, broke_at) = (AtomicU64::new(1), AtomicU64::new(0));
-        Self { grace, since, broke_at, last_try: Mutex::new(None) }
+        let (since, broke_at, failed_at) = (AtomicU64::new(1), AtomicU64::new(0), AtomicU64::new(0));
+        Self { grace, since, broke_at, failed_at, last_try: Mutex::new(None) }
     }
 
     /// Whether anything at all may be served out of this process's memory.
@@ -43,8 +45,17 @@ impl Outage {
     }
 
     pub(super) fn note_failure(&self, now: Timestamp) {
-        let _ = self.since.compare_exchange(0, millis(now), Ordering::Relaxed, Ordering::Relaxed);
+        let before = self.since.compare_exchange(0, millis(now), Ordering::Relaxed, Ordering::Relaxed);
+        // Before the first answer it has not failed, but only not been reached yet.
+        if before != Err(1) {
+            self.failed_at.store(millis(now), Ordering::Relaxed);
+        }
         *self.last_try() = Some(Instant::now());
+    }
+
+    /// The last moment at which the store failed, whatever it has answered since.
+    pub(super) fn failed_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.failed_at.load(Ordering::Relaxed))
     }
 
     /// The store has stopped to tell of changes.

@@ -14,7 +14,8 @@ use crate::clock::Timestamp;
 use crate::secret::{self, Secret};
 use crate::tokens::{Identity, Tokens};
 
-/// Counts changes that older gateways cannot read; a new field is none.
+/// Counts changes that older gateways cannot read; an optional field more is none. It goes up in two releases:
+/// see `docs/life-of-a-session.md`.
 const FORMAT: u32 = 1;
 
 /// Why a record cannot be read. No source: the JSON parser's errors quote what they stumble over.

@@ -123,6 +123,9 @@ pub trait Store: Outbox + fmt::Debug + Send + Sync {
     /// `true` the first time a mark is set, `false` while it is remembered: for what may be used only once.
     async fn claim_once(&self, mark: &str, time_to_live: Duration) -> Result<bool, Unavailable>;
 
+    /// Whether a mark is set.
+    async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable>;
+
     /// Whether the store answers and takes writes.
     async fn ping(&self) -> Result<(), Unavailable>;
 

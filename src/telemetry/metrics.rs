@@ -13,7 +13,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// The media type of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The older format, as which the same text can be read.
+pub const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// In seconds: from an answer out of memory to one that took as long as anybody waits.
 const STORE_BUCKETS: [f64; 10] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
@@ -102,7 +105,7 @@ impl Metrics {
         }))
     }
 
-    /// All counts as Prometheus reads them, in [`CONTENT_TYPE`].
+    /// All counts as Prometheus reads them, in [`OPENMETRICS`].
     pub fn encode(&self) -> String {
         let mut encoded = String::new();
         if let Err(error) = text::encode(&mut encoded, &self.0.registry) {

@@ -66,9 +66,14 @@ async fn what_is_counted_is_told_in_the_names_of_the_contract() {
     let shop = Shop::open().await;
     let mut browser = shop.user().await;
     assert_eq!(browser.fetch("/api/orders").await.status, 200);
+    for (fields, media_type) in [
+        ("", "text/plain; version=0.0.4"),
+        ("Accept: application/openmetrics-text\r\n", "application/openmetrics-text"),
+    ] {
+        let reply = ask(shop.gateway.admin, head("GET /metrics", fields)).await;
+        assert!(reply.field("content-type").unwrap().starts_with(media_type), "{fields}");
+    }
     let reply = ask(shop.gateway.admin, head("GET /metrics", "")).await;
-    let content_type = reply.field("content-type").unwrap();
-    assert!(content_type.starts_with("application/openmetrics-text"), "{content_type}");
     let counts = String::from_utf8_lossy(&reply.body).into_owned();
     assert!(counts.contains("cloakroom_session_cache_total{result=\"hit\"} "), "{counts}");
     let created = "cloakroom_store_operation_seconds_count{operation=\"create\",result=\"ok\"} 1";

@@ -409,8 +409,7 @@ async fn r17_a_new_key_is_fetched_and_keys_that_are_not_to_be_had_are_no_refusal
 #[tokio::test]
 async fn r63_while_the_store_is_away_the_issuer_is_told_so_and_the_logout_is_done_once_it_is_back() {
     for (step, trouble) in [
-        (Step::Claim, Trouble::Fails),
-        (Step::Claim, Trouble::LosesItsAnswer),
+        (Step::IsClaimed, Trouble::Fails),
         (Step::List, Trouble::Fails),
         (Step::Take, Trouble::Fails),
         (Step::Take, Trouble::LosesItsAnswer),
@@ -431,6 +430,34 @@ async fn r63_while_the_store_is_away_the_issuer_is_told_so_and_the_logout_is_don
         shop.issuer.until(|issuer| issuer.revoked().len() == 2).await;
         until(async || metric(shop.gateway.admin, "cloakroom_logouts_total", "\"backchannel\"").await == 1.0)
             .await;
+    }
+}
+
+/// As after a gateway that died in the middle of it, or one whose store did.
+#[tokio::test]
+async fn r54_a_token_that_came_to_nothing_is_good_for_another_try_and_no_more() {
+    let (shop, store) = shared().await;
+    let mut browser = shop.user().await;
+    let token = shop.issuer.logout_token(|_| {});
+    store.begin(Step::Take, Trouble::Fails);
+    assert_eq!(post(&shop, &token).await.status, 503);
+    store.end();
+    is_done(&post(&shop, &token).await);
+    assert!(!is_logged_in(&mut browser).await);
+    browser.log_in("/shop").await;
+    assert_eq!(post(&shop, &token).await.status, 400);
+    assert!(is_logged_in(&mut browser).await, "and ends no session that began since");
+}
+
+#[tokio::test]
+async fn what_cannot_be_remembered_is_done_all_the_same() {
+    for trouble in [Trouble::Fails, Trouble::LosesItsAnswer] {
+        let (shop, store) = shared().await;
+        let mut browser = shop.user().await;
+        store.begin(Step::Claim, trouble);
+        is_done(&tell(&shop, |_| {}).await);
+        store.end();
+        assert!(!is_logged_in(&mut browser).await);
     }
 }
 

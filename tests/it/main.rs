@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by them")]
 
+mod across_gateways;
 mod admin;
 mod admission;
 mod apps;
@@ -14,6 +15,7 @@ mod config;
 mod cookies;
 mod counts;
 mod csrf;
+mod damaged_records;
 mod demo;
 mod documents;
 mod files;
@@ -29,6 +31,7 @@ mod oidc;
 mod outbox;
 mod paths;
 mod real_issuer;
+mod record_formats;
 mod redemption;
 mod refresh;
 mod secrets;

@@ -16,6 +16,7 @@ use crate::support::shop::Shop;
 use crate::support::upstream::Upstream;
 use crate::support::wait::until;
 
+mod crash;
 mod failures;
 mod parallel;
 mod races;

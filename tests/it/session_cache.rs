@@ -226,6 +226,26 @@ async fn a_store_that_answers_others_prolongs_nobodys_grace() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn r49_a_tunnel_lives_no_longer_in_an_outage_than_its_session_is_served() {
+    let bench = Bench::new();
+    let ticket = bench.begin().await;
+    let watch = tokio::spawn(Arc::clone(&bench.here.sessions).watch_store());
+    let (sessions, same) = (Arc::clone(&bench.here.sessions), ticket.clone());
+    let tunnel = tokio::spawn(async move { sessions.until_ended(&same).await });
+    tokio::task::yield_now().await;
+    bench.lose_the_store();
+    bench.store.changes().disconnected();
+    bench.store.until_reached().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!tunnel.is_finished());
+    let over = tokio::time::Instant::now();
+    bench.clock.advance(GRACE);
+    in_time(tunnel).await.unwrap();
+    assert!(over.elapsed() <= Duration::from_secs(1));
+    watch.abort();
+}
+
 #[tokio::test]
 async fn without_grace_nothing_is_served_out_of_memory() {
     let bench = Bench::with_grace(Duration::ZERO);

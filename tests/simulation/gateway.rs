@@ -2,25 +2,28 @@
 //! the real parts below HTTP.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cloakroom::clock::Clock;
 use cloakroom::config::App;
+use cloakroom::endpoints::{Listing, Roster};
 use cloakroom::oidc::Grants;
 use cloakroom::random::Random;
 use cloakroom::refresh::{Failure, Refresher};
-use cloakroom::revocation::Revocations;
+use cloakroom::revocation::{Outbox, Revocations};
 use cloakroom::seal::KeyRing;
 use cloakroom::session::cookie::Ticket;
-use cloakroom::session::store::Store;
-use cloakroom::session::{Common, Session, Sessions};
+use cloakroom::session::store::{Store, Unavailable};
+use cloakroom::session::{Cause, Common, Session, Sessions, Whose};
 use cloakroom::telemetry::metrics::Metrics;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::issuer::NodeGrants;
+use crate::issuer::{ISSUER, NodeGrants};
 use crate::rules::Began;
+use crate::schedule::By;
 use crate::store::NodeStore;
 use crate::world::{NodeId, World};
 
@@ -45,8 +48,9 @@ pub struct Gateway {
     sessions: Arc<Sessions>,
     refresher: Refresher,
     revocations: Revocations,
+    roster: Roster,
     tasks: TaskTracker,
-    watch: AbortHandle,
+    watches: [AbortHandle; 2],
 }
 
 /// What became of a request.
@@ -62,7 +66,8 @@ impl Gateway {
     pub fn start(parts: &Parts, gateway: usize, world: &Arc<World>) -> Self {
         let (node, changes) = world.begin_node(gateway);
         let store: Arc<dyn Store> = Arc::new(NodeStore { node, world: Arc::clone(world), changes });
-        let grants: Arc<dyn Grants> = Arc::new(NodeGrants { node, world: Arc::clone(world) });
+        let grants: Arc<dyn Grants> =
+            Arc::new(NodeGrants { node, world: Arc::clone(world), knows_metadata: AtomicBool::new(false) });
         let clock: Arc<dyn Clock> = world.clock.clone();
         let tasks = TaskTracker::new();
         let common = Common::new(
@@ -74,8 +79,12 @@ impl Gateway {
             tasks.clone(),
             parts.metrics.clone(),
         );
-        let sessions = Arc::new(Sessions::new(&parts.app, Arc::new(common)));
-        let revocations = Revocations::new(Arc::clone(&grants));
+        let common = Arc::new(common);
+        let sessions = Arc::new(Sessions::new(&parts.app, Arc::clone(&common)));
+        let outbox = Arc::new(Outbox::new(common));
+        let revocations = Revocations::with_outbox(&parts.app, Arc::clone(&grants), Arc::clone(&outbox));
+        let listing = Listing::new(&parts.app, Arc::clone(&sessions), revocations.clone());
+        let roster = Roster::new(vec![listing], tasks.clone());
         let refresher = Refresher::new(
             Arc::clone(&sessions),
             grants,
@@ -85,21 +94,28 @@ impl Gateway {
             parts.app.session.refresh_before_expiry,
             tasks.clone(),
         );
-        let watch = tokio::spawn(Arc::clone(&sessions).watch_store()).abort_handle();
-        Self { node, world: Arc::clone(world), sessions, refresher, revocations, tasks, watch }
+        let watches = [
+            tokio::spawn(Arc::clone(&sessions).watch_store()).abort_handle(),
+            tokio::spawn(outbox.drain(vec![revocations.clone()])).abort_handle(),
+        ];
+        let world = Arc::clone(world);
+        Self { node, world, sessions, refresher, revocations, roster, tasks, watches }
     }
 
     /// The process dies: the world takes nothing from it any more.
     pub fn crash(&self) {
         self.world.crash(self.node);
-        self.watch.abort();
+        self.watches.iter().for_each(AbortHandle::abort);
     }
 
     /// Begins a user's session, as a callback does.
     pub async fn log_in(&self, user: usize) {
         let tokens = crate::issuer::tokens(&self.world, user, 0);
-        self.world.truth().users.push(crate::world::User::new(tokens.expires_at));
-        let identity = crate::issuer::identity(user);
+        self.world
+            .truth()
+            .users
+            .push(crate::world::User::new(tokens.expires_at, self.world.schedule.issuer.rotates));
+        let identity = crate::issuer::identity(&self.world, user);
         let (ticket, _) = self.sessions.create(tokens, identity).await.unwrap();
         let key = self.sessions.record_key(&ticket);
         let record = self.world.memory.read(&key).await.unwrap().unwrap();
@@ -107,6 +123,8 @@ impl Gateway {
         let mut truth = self.world.truth();
         let of_user = &mut truth.users[user];
         (of_user.idle_deadline, of_user.end_of_life) = (record.expires_at, end_of_life);
+        of_user.indexes.clone_from(&record.indexes);
+        of_user.past.push((Instant::now(), Some(record.clone())));
         (of_user.ticket, of_user.key) = (Some(ticket), Some(key));
     }
 
@@ -156,35 +174,24 @@ impl Gateway {
     /// revoked, and again later where the store hung.
     pub async fn log_out(&self, user: usize) {
         let (_, ticket) = self.begin(user, "logout");
-        {
-            let mut truth = self.world.truth();
-            truth.users[user].wants_to_leave = true;
-            truth.nodes[self.node].logging_out.push(user);
-        }
         let _ = self.tasks.spawn(self.clone().end(user, ticket)).await;
     }
 
     async fn end(self, user: usize, ticket: Ticket) {
-        let done = match self.sessions.load(&ticket).await {
-            Err(_) => {
-                self.forget_logout(user);
-                false
-            }
-            Ok(known) => match self.sessions.end(&ticket).await {
+        let done = match self.sessions.load_stored(&ticket).await {
+            Err(_) => false,
+            Ok(known) => match self.end_known(user, &ticket, known.as_deref()).await {
                 Ok(Some(session)) => {
                     let (this, tokens) = (self.clone(), session.tokens);
                     let revocation = self.tasks.spawn(async move {
                         this.revocations.revoke(&tokens).await;
-                        this.forget_logout(user);
                     });
                     let _ = tokio::time::timeout(ISSUER_WAIT, revocation).await;
                     true
                 }
-                Ok(None) => {
-                    self.forget_logout(user);
-                    true
-                }
+                Ok(None) => true,
                 Err(_) => {
+                    self.world.truth().note_end_unanswered(self.node, user);
                     let tasks = self.tasks.clone();
                     tasks.spawn(self.clone().persist(user, ticket, known));
                     false
@@ -198,10 +205,20 @@ impl Gateway {
             user,
             format_args!("logout answered: {}", if done { "done" } else { "503" }),
         );
-        let step = truth.step();
         if done {
-            truth.users[user].logged_out.get_or_insert((self.node, step));
+            truth.note_logged_out(self.node, user);
         }
+    }
+
+    async fn end_known(
+        &self,
+        user: usize,
+        ticket: &Ticket,
+        known: Option<&Session>,
+    ) -> Result<Option<Session>, Unavailable> {
+        let token = known.and_then(|known| known.tokens.refresh_token.as_ref());
+        self.world.truth().note_about_to_end(self.node, user, token);
+        self.sessions.end(ticket).await
     }
 
     async fn persist(self, user: usize, ticket: Ticket, known: Option<Arc<Session>>) {
@@ -213,17 +230,78 @@ impl Gateway {
                 }
             }
         });
-        if let Some(session) = ended.await.ok().and_then(|ended| ended.map(Arc::new).or(known)) {
-            self.revocations.revoke(&session.tokens).await;
+        match ended.await {
+            Ok(ended) => {
+                if let Some(session) = ended.map(Arc::new).or(known) {
+                    self.revocations.revoke(&session.tokens).await;
+                }
+            }
+            Err(_) => self.world.truth().note_gave_up(self.node, user),
         }
-        self.forget_logout(user);
     }
 
-    /// One logout of this user is through; another may be under way.
-    fn forget_logout(&self, user: usize) {
-        let logging_out = &mut self.world.truth().nodes[self.node].logging_out;
-        let one = logging_out.iter().position(|other| *other == user);
-        one.map(|one| logging_out.remove(one));
+    /// What `endpoints::backchannel` does with a logout token, and the admin listener with a `DELETE`.
+    pub async fn end_unseen(&self, user: usize, by: By) {
+        let (subject, sid) = self.names(user);
+        let users: Vec<_> = {
+            let users = 0..self.world.schedule.users;
+            let meant = users
+                .filter(|other| *other == user || (by == By::Subject && self.names(*other).0 == subject));
+            meant.collect()
+        };
+        let whose = match by {
+            By::Subject => Whose::Subject(subject),
+            By::Sid => Whose::Sid(sid),
+            By::SubjectAndSid => Whose::SubjectAndSid { subject, sid },
+        };
+        let now = self.world.now();
+        let alive: Vec<_> = {
+            let mut truth = self.world.truth();
+            for &user in &users {
+                truth.note_for(self.node, user, format_args!("is to be ended by {whose:?}"));
+                let held = truth.users[user].key.as_ref().and_then(|key| self.sessions.held(key));
+                let token = held.as_ref().and_then(|held| held.tokens.refresh_token.as_ref());
+                truth.note_about_to_end(self.node, user, token);
+            }
+            users.iter().copied().filter(|user| truth.users[*user].is_alive(now)).collect()
+        };
+        let ended = self.roster.end(whose, Cause::Backchannel).await;
+        self.world.while_alive(self.node).await;
+        let is_done = ended.is_ok();
+        for user in users {
+            let mut truth = self.world.truth();
+            truth.note_for(self.node, user, format_args!("ended: {}", if is_done { "done" } else { "503" }));
+            if is_done {
+                truth.note_logged_out(self.node, user);
+            }
+            if is_done && alive.contains(&user) && truth.users[user].is_alive(self.world.now()) {
+                truth.fault(format_args!("user {user}: the session was not found by its index"));
+            }
+        }
+        if !is_done {
+            alive.iter().for_each(|user| self.world.truth().note_end_unanswered(self.node, *user));
+            tokio::time::sleep(RETRY_FOR).await;
+            alive.iter().for_each(|user| self.world.truth().note_gave_up(self.node, *user));
+        }
+    }
+
+    /// Whether each index lists the session.
+    pub async fn finds(&self, user: usize) -> bool {
+        let key = self.world.truth().users[user].key.clone().expect("the user has logged in");
+        let (subject, sid) = self.names(user);
+        let by_both = Whose::SubjectAndSid { subject: subject.clone(), sid: sid.clone() };
+        for whose in [Whose::Subject(subject), Whose::Sid(sid), by_both] {
+            if !self.sessions.find(ISSUER, &whose).await.is_ok_and(|found| found.contains(&key)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What the issuer calls this user, and their session there.
+    fn names(&self, user: usize) -> (String, String) {
+        let identity = crate::issuer::identity(&self.world, user);
+        (identity.subject, identity.sid.unwrap_or_default())
     }
 
     fn begin(&self, user: usize, what: &str) -> (Began, Ticket) {
@@ -250,6 +328,8 @@ impl Gateway {
         let refused = !truth.is_healed && truth.chance.happens(self.world.schedule.refused);
         if refused {
             truth.note_for(self.node, began.user, format_args!("the upstream refuses the token"));
+            let number = crate::issuer::parse(&session.tokens.access_token).1;
+            truth.users[began.user].refused_access.push(number);
         }
         !refused
     }

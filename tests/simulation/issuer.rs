@@ -2,9 +2,11 @@
 //! network, and what may go wrong there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cloakroom::clock::Timestamp;
 use cloakroom::oidc::{
     CallFault, DocumentFault, Grants, IssuerUnavailable, RefreshError, Revocation, RevokeError, TokenKind,
 };
@@ -18,6 +20,9 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::schedule::IssuerOutage;
 use crate::world::{Answer, NodeId, Sent, Truth, User, World};
 
+/// As in the configuration.
+pub const ISSUER: &str = "https://id.example.com";
+
 /// `oidc.timeout`
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -26,6 +31,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct NodeGrants {
     pub node: NodeId,
     pub world: Arc<World>,
+    /// It has seen the issuer's metadata.
+    pub knows_metadata: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +48,12 @@ impl Grants for NodeGrants {
     async fn refresh(&self, tokens: &Tokens, _: &Identity) -> Result<Tokens, RefreshError> {
         self.world.while_alive(self.node).await;
         let token = tokens.refresh_token.as_ref().ok_or(RefreshError::InvalidGrant)?;
-        let (user, number) = parse(token);
+        let (user, redeemed) = parse(token);
+        // Where the refresh token is not replaced, the access token tells which refresh this is.
+        let (_, number) = parse(&tokens.access_token);
+        if self.world.schedule.issuer.rotates && redeemed != number {
+            self.world.truth().fault(format_args!("user {user}: r{user}.{redeemed} beside a{user}.{number}"));
+        }
         let (turn, there, back) = self.turn();
         self.world.truth().check_departure(self.node, user, number, self.world.now());
         if turn == Turn::RefusesConnection {
@@ -50,13 +62,18 @@ impl Grants for NodeGrants {
             self.world.truth().note_for(self.node, user, format_args!("the issuer refuses the connection"));
             return Err(RefreshError::NotSent(CallFault::from(DocumentFault::NotJson).into()));
         }
-        let sent = self.world.truth().note_sent(self.node, user, number);
+        let sent = self.world.truth().note_sent(self.node, user, number, self.world.now());
         let answer = timeout(CALL_TIMEOUT, self.send(user, sent, turn, there, back)).await;
         self.world.while_alive(self.node).await;
         let mut truth = self.world.truth();
         match answer {
             Ok(Some(Ok(issued))) => {
-                truth.note_for(self.node, user, format_args!("r{user}.{} is issued", number + 1));
+                self.knows_metadata.store(true, Ordering::SeqCst);
+                truth.note_for(
+                    self.node,
+                    user,
+                    format_args!("a{user}.{} is issued", parse(&issued.access_token).1),
+                );
                 truth.users[user].sent[sent].state = Answer::Delivered;
                 Ok(issued)
             }
@@ -67,7 +84,7 @@ impl Grants for NodeGrants {
             Ok(None) | Err(_) => {
                 truth.note_for(self.node, user, format_args!("refresh: no answer"));
                 if truth.users[user].sent[sent].state == Answer::Issued {
-                    truth.users[user].may_be_lost = Some("the issuer's answer was lost");
+                    truth.users[user].lose("the issuer's answer was lost");
                 }
                 truth.users[user].sent[sent].state = Answer::Ambiguous(Instant::now());
                 Err(RefreshError::Ambiguous(broken()))
@@ -87,6 +104,16 @@ impl Grants for NodeGrants {
                 truth.fault(format_args!("user {user}: a token of a living session is revoked"));
             }
         }
+        if !self.world.schedule.issuer.revokes {
+            if turn != Turn::Well && !self.is_known_not_to_revoke() {
+                return Err(broken().into());
+            }
+            self.knows_metadata.store(true, Ordering::SeqCst);
+            return Ok(Revocation::NotOffered);
+        }
+        if kind == TokenKind::RefreshToken {
+            self.world.truth().check_posted(self.node, user, number);
+        }
         let reaches = matches!(turn, Turn::Well | Turn::LosesAnswer) && there + back < CALL_TIMEOUT;
         if reaches {
             sleep(there).await;
@@ -100,10 +127,11 @@ impl Grants for NodeGrants {
         if reaches && turn == Turn::Well {
             return Ok(Revocation::Revoked);
         }
-        if !reaches {
-            self.world.truth().users[user].may_stay_unrevoked = Some("the issuer could not be told");
-        }
         Err(broken().into())
+    }
+
+    fn is_known_not_to_revoke(&self) -> bool {
+        !self.world.schedule.issuer.revokes && self.knows_metadata.load(Ordering::SeqCst)
     }
 }
 
@@ -175,17 +203,17 @@ pub fn tokens(world: &World, user: usize, number: u32) -> Tokens {
         access_token: Secret::new(format!("a{user}.{number}")),
         issued_at: now,
         expires_at: now + world.schedule.access_token_life,
-        refresh_token: Some(Secret::new(format!("r{user}.{number}"))),
+        refresh_token: Some(Secret::new(format!("r{user}.{}", world.refresh_token(number)))),
         id_token: None,
         scopes: Vec::new(),
     }
 }
 
-pub fn identity(user: usize) -> Identity {
+pub fn identity(world: &World, user: usize) -> Identity {
     Identity {
-        issuer: "https://id.example.com".to_owned(),
-        subject: format!("user {user}"),
-        sid: None,
+        issuer: ISSUER.to_owned(),
+        subject: format!("user {}", world.person(user)),
+        sid: Some(format!("sid {user}")),
         claims: Map::new(),
     }
 }
@@ -200,16 +228,18 @@ fn redeem(world: &World, user: usize, sent: usize) -> Result<Tokens, RefreshErro
     let mut truth = world.truth();
     let number = truth.users[user].sent[sent].number;
     let grant_ended = truth.users[user].grant_ended;
-    if grant_ended.is_none() && number == truth.users[user].newest {
-        let issued = tokens(world, user, number + 1);
-        truth.note(format_args!("issuer: r{user}.{} in the place of r{user}.{number}", number + 1));
+    if grant_ended.is_none() && (number == truth.users[user].newest || !world.schedule.issuer.rotates) {
+        let next = truth.users[user].newest + 1;
+        let issued = tokens(world, user, next);
+        truth.note(format_args!("issuer: a{user}.{next} in the place of a{user}.{number}"));
         let of_user = &mut truth.users[user];
-        of_user.newest += 1;
+        of_user.newest = next;
+        of_user.sent[sent].issued = Some(next);
         of_user.access_ends.push(issued.expires_at);
         match of_user.sent[sent].state {
-            Answer::Ambiguous(_) => of_user.may_be_lost = Some("the issuer's answer came too late"),
+            Answer::Ambiguous(_) => of_user.lose("the issuer's answer came too late"),
             _ if of_user.sent[sent].is_crashed => {
-                of_user.may_be_lost = Some("the issuer answered a gateway that had crashed");
+                of_user.lose("the issuer answered a gateway that had crashed");
             }
             _ => of_user.sent[sent].state = Answer::Issued,
         }
@@ -230,15 +260,21 @@ fn broken() -> IssuerUnavailable {
 }
 
 impl Truth {
-    fn note_sent(&mut self, node: NodeId, user: usize, number: u32) -> usize {
+    fn note_sent(&mut self, node: NodeId, user: usize, number: u32, now: Timestamp) -> usize {
+        let lapsed = self.users[user].has_lost_lease(node, now).then_some(true);
         self.note_for(node, user, format_args!("sends r{user}.{number}"));
         self.users[user].sent.push(Sent {
             number,
             node,
             state: Answer::UnderWay,
+            issued: None,
             is_crashed: false,
-            lapsed: None,
+            lapsed,
             is_stored: false,
+            version: None,
+            is_confirmed: false,
+            lost_at: None,
+            mended_at: None,
         });
         self.users[user].sent.len() - 1
     }
@@ -249,7 +285,7 @@ impl User {
         match kind {
             TokenKind::AccessToken => self.revoked_access.push(number),
             // A token that was used up is no grant any more: nothing is left of it to be revoked.
-            TokenKind::RefreshToken if number == self.newest => {
+            TokenKind::RefreshToken if number == self.newest || !self.rotates => {
                 self.grant_ended.get_or_insert("it was revoked");
             }
             TokenKind::RefreshToken => {}

@@ -10,8 +10,12 @@ use std::collections::BTreeMap;
 use run::{Simulation, Verdict};
 
 mod chance;
+mod endings;
+mod failover;
 mod gateway;
 mod issuer;
+mod links;
+mod outbox;
 mod rules;
 mod run;
 mod schedule;

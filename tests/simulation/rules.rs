@@ -13,6 +13,9 @@ use crate::world::{Answer, Lease, Link, NodeId, Step, Truth, World};
 /// A refresh token that may be used up is sent again only this shortly before its access token dies.
 const NEAR_EXPIRY: Duration = Duration::from_secs(5);
 
+/// While the access token lives, an outage of the store is no excuse before it has lasted so long.
+const OUTAGE_THAT_LEASES_OUTLIVE: Duration = Duration::from_secs(25);
+
 /// No back-off is shorter.
 const SHORTEST_BACK_OFF: Duration = Duration::from_millis(500);
 
@@ -69,30 +72,38 @@ impl Truth {
     /// Excused is the second time where the first sender
     /// - crashed before what was issued lay in the store;
     /// - got an ambiguous answer, though the same process sends again only shortly before the access
-    ///   token dies, and never at once;
+    ///   token dies, or where an upstream has refused that, and never at once;
     /// - was told that the token is dead, but could not end the session: sending it again harms nobody;
-    /// - lost its lease because the store failed it, or was slow, more than once in a row.
+    /// - lost, by a failover, what it had written, and had no time yet to write it back (`failover`);
+    /// - sent it for a session that had ended, and that a failover has brought back;
+    /// - lost its lease by a failover, or the second sender did;
+    /// - lost its lease because the store failed it, or was slow, more than once in a row; though not within
+    ///   25 s, where the access token lived and no upstream had refused it.
     pub fn check_departure(&mut self, node: NodeId, user: usize, number: u32, now: Timestamp) {
         self.users[user].connections += 1;
         let holds_lease = |lease: &Lease| lease.node == node && now < lease.until;
-        if !self.users[user].lease.as_ref().is_some_and(holds_lease) {
+        let has_lost_it = self.users[user].has_lost_lease(node, now);
+        if !has_lost_it && !self.users[user].lease.as_ref().is_some_and(holds_lease) {
             self.fault(format_args!("user {user}: r{user}.{number} is to be sent without the lease"));
         }
         let access_ends = self.users[user].access_ends[number as usize];
+        let is_refused = self.users[user].refused_access.contains(&number);
         for sent in self.users[user].sent.clone() {
             if sent.number != number || sent.is_crashed || sent.state == Answer::InvalidGrant {
                 continue;
             }
             match sent.state {
                 Answer::Ambiguous(at) => {
-                    if sent.node == node && now + NEAR_EXPIRY < access_ends {
+                    if sent.node == node && now + NEAR_EXPIRY < access_ends && !is_refused {
                         self.fault(format_args!("user {user}: r{user}.{number} is sent again too early"));
                     } else if sent.node == node && at.elapsed() < SHORTEST_BACK_OFF {
                         self.fault(format_args!("user {user}: r{user}.{number} is sent again at once"));
                     }
                 }
                 Answer::UnderWay | Answer::Issued | Answer::Delivered | Answer::InvalidGrant => {
-                    if sent.lapsed != Some(true) {
+                    let is_excused =
+                        has_lost_it || self.users[user].came_back || self.is_excused_by_failover(&sent, node);
+                    if sent.lapsed != Some(true) && !is_excused {
                         self.fault(format_args!("user {user}: r{user}.{number} is sent twice"));
                     }
                 }
@@ -127,20 +138,10 @@ impl Truth {
         }
         if where_it_was == node {
             self.fault(format_args!("user {user}: forwarded after the logout, where it was answered"));
-        } else if self.nodes[node].told_of_end.get(&user).is_some_and(|told| *told < step) {
+        } else if !self.users[user].came_back
+            && self.nodes[node].told_of_end.get(&user).is_some_and(|told| *told < step)
+        {
             self.fault(format_args!("user {user}: forwarded after the logout, of which the node was told"));
-        }
-    }
-
-    /// Rule 3, at the end: what was issued for a session that was logged out is revoked.
-    pub fn check_revoked(&mut self) {
-        for user in 0..self.users.len() {
-            let of_user = &self.users[user];
-            let excuse = of_user.may_stay_unrevoked.or(of_user.may_be_lost);
-            if of_user.ended == Some("by a logout") && of_user.grant_ended.is_none() && excuse.is_none() {
-                let newest = of_user.newest;
-                self.fault(format_args!("user {user}: r{user}.{newest} lives on after the logout"));
-            }
         }
     }
 
@@ -166,19 +167,27 @@ impl Truth {
 impl Truth {
     pub fn note_leased(&mut self, user: usize, lease: &Lease, now: Timestamp) {
         let node = lease.node;
+        let mut lease = lease.clone();
+        if let Some(held) = self.users[user].lease.as_ref().filter(|held| held.owner == lease.owner) {
+            lease.taken_at = held.taken_at;
+        }
         let before = self.users[user].lease.replace(lease.clone());
         if before.as_ref().is_none_or(|before| before.owner != lease.owner) {
             self.note_for(node, user, format_args!("lease taken"));
         }
         if let Some(before) = before.filter(|before| before.node != node && now >= before.until) {
-            let excused =
-                self.users[user].lease_troubles.get(&before.node).is_some_and(|troubles| *troubles > 1);
-            for sent in self.users[user].sent.iter_mut().filter(|sent| {
+            let of_user = &mut self.users[user];
+            let troubles = of_user.lease_troubles.get(&before.node).copied();
+            for sent in of_user.sent.iter_mut().filter(|sent| {
                 sent.node == before.node
                     && !sent.is_stored
                     && matches!(sent.state, Answer::UnderWay | Answer::Issued | Answer::Delivered)
             }) {
-                sent.lapsed = Some(excused);
+                let lives = now < of_user.access_ends[sent.number as usize]
+                    && !of_user.refused_access.contains(&sent.number);
+                sent.lapsed = Some(troubles.is_some_and(|(count, since)| {
+                    count > 1 && (!lives || since.elapsed() > OUTAGE_THAT_LEASES_OUTLIVE)
+                }));
             }
         }
     }
@@ -193,27 +202,10 @@ impl Truth {
     ) {
         self.note_for(node, user, format_args!("replace with version {}: {replaced:?}", version.0));
         if replaced == Replaced::Written {
-            for sent in &mut self.users[user].sent {
-                sent.is_stored |= sent.node == node && sent.state == Answer::Delivered;
-            }
+            self.users[user].note_stored(node, version);
         }
-        if exists && self.users[user].ended.is_some() {
+        if exists && self.users[user].ended.is_some() && !self.users[user].came_back {
             self.fault(format_args!("user {user}: a session that has ended was created again"));
-        }
-    }
-
-    pub fn note_taken(&mut self, node: NodeId, user: usize, operation: &'static str) {
-        self.note_for(node, user, format_args!("{operation}: the session has ended"));
-        let by_the_issuer = operation == "take_version";
-        self.users[user].ended = Some(if by_the_issuer { "by the issuer" } else { "by a logout" });
-        if !by_the_issuer && !self.users[user].wants_to_leave {
-            self.fault(format_args!("user {user}: logged out without having asked for it"));
-        }
-        if by_the_issuer && self.users[user].grant_ended.is_none() {
-            if self.users[user].newest_is_stored() {
-                self.fault(format_args!("user {user}: the session was ended though its grant is alive"));
-            }
-            self.users[user].may_be_lost.get_or_insert("the newest refresh token never reached the store");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cloakroom::config;
 use cloakroom::seal::KeyRing;
+use cloakroom::session::store::Store;
 use cloakroom::telemetry::metrics::Metrics;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -31,6 +32,9 @@ apps:
 
 /// How long all that was on its way, or backs off, may take once everything has healed.
 const CALM: Duration = Duration::from_secs(90);
+
+/// How long an errand in the outbox may wait for its next try.
+const LONGEST_ERRAND: Duration = Duration::from_secs(15 * 60);
 
 /// How often something has panicked, be it in a task that nobody asks how it went.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
@@ -88,7 +92,7 @@ impl Simulation {
             .expect("a runtime can be built");
         let parts = &self.0;
         runtime.block_on(async {
-            let world = World::new(schedule.clone(), seed);
+            let world = World::new(schedule.clone(), Arc::clone(&parts.ring), seed);
             let mut cluster = Cluster { parts, world: Arc::clone(&world), gateways: Vec::new() };
             cluster.play().await;
             let mut truth = world.truth();
@@ -118,9 +122,13 @@ impl Cluster<'_> {
         sleep_until(started + schedule.length).await;
         self.heal();
         sleep(CALM).await;
+        self.world.truth().check_written_back(self.world.now());
         self.check_sessions().await;
+        self.check_indexes().await;
+        self.empty_outbox().await;
         let mut truth = self.world.truth();
-        truth.check_revoked();
+        truth.check_stayed_ended();
+        truth.check_revoked(schedule.issuer.revokes);
         truth.check_calls(started.elapsed(), schedule.access_token_life);
     }
 
@@ -144,6 +152,10 @@ impl Cluster<'_> {
                 let Some(gateway) = self.gateway(gateway).cloned() else { return };
                 tokio::spawn(async move { gateway.log_out(user).await });
             }
+            Event::EndUnseen { gateway, user, by } => {
+                let Some(gateway) = self.gateway(gateway).cloned() else { return };
+                tokio::spawn(async move { gateway.end_unseen(user, by).await });
+            }
             Event::Crash { gateway } => {
                 if let Some(gateway) = self.gateways[gateway].take() {
                     gateway.crash();
@@ -155,6 +167,9 @@ impl Cluster<'_> {
                 let whose = gateway.map_or_else(|| "all".to_owned(), |gateway| format!("gateway {gateway}"));
                 truth.note(format_args!("the store is away for {length:?} for {whose}"));
                 truth.store_outages.push(StoreOutage { gateway, until: Instant::now() + length, hangs });
+            }
+            Event::FailOver { lost, length } => {
+                tokio::spawn(Arc::clone(&self.world).fail_over(lost, length));
             }
             Event::Break { gateway, notice, length } => {
                 let Some(gateway) = self.gateway(gateway) else { return };
@@ -202,6 +217,36 @@ impl Cluster<'_> {
                 }
             }
             sleep(self.world.schedule.access_token_life).await;
+        }
+    }
+
+    /// A session is listed for as long as it lives, and no longer.
+    async fn check_indexes(&self) {
+        for user in 0..self.world.schedule.users {
+            let is_alive = |now| self.world.truth().users[user].is_alive(now);
+            for gateway in self.gateways.iter().flatten() {
+                if is_alive(self.world.now()) && !gateway.finds(user).await && is_alive(self.world.now()) {
+                    self.world.truth().fault(format_args!("user {user}: the session is not listed"));
+                }
+            }
+            let (key, indexes, has_ended) = {
+                let of_user = &self.world.truth().users[user];
+                let has_ended = of_user.ended.is_some() && !of_user.came_back;
+                (of_user.key.clone().unwrap(), of_user.indexes.clone(), has_ended)
+            };
+            for index in indexes {
+                if has_ended && self.world.memory.list(&index).await.unwrap().contains(&key) {
+                    self.world.truth().fault(format_args!("user {user}: listed though it has ended"));
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing is left to be revoked.
+    async fn empty_outbox(&self) {
+        let since = Instant::now();
+        while since.elapsed() < LONGEST_ERRAND && !self.world.truth().errands.is_empty() {
+            sleep(Duration::from_secs(15)).await;
         }
     }
 

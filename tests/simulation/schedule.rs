@@ -9,6 +9,8 @@ use crate::chance::Chance;
 pub struct Schedule {
     pub gateways: usize,
     pub users: usize,
+    /// Whether all of them are one person who has logged in several times.
+    pub is_one_person: bool,
     /// How long things happen; then everything heals.
     pub length: Duration,
     pub access_token_life: Duration,
@@ -52,6 +54,10 @@ pub struct IssuerNature {
     pub loses_answer: u64,
     /// Whether a refresh token that comes again ends the grant, or is merely refused.
     pub ends_grant_on_reuse: bool,
+    /// Whether a refresh token is used up by a refresh.
+    pub rotates: bool,
+    /// Whether it has a revocation endpoint.
+    pub revokes: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +71,12 @@ pub enum Event {
         gateway: usize,
         user: usize,
     },
+    /// Without the cookie: by a logout token of the issuer, or by an operator.
+    EndUnseen {
+        gateway: usize,
+        user: usize,
+        by: By,
+    },
     Crash {
         gateway: usize,
     },
@@ -76,6 +88,11 @@ pub enum Event {
         gateway: Option<usize>,
         length: Duration,
         hangs: bool,
+    },
+    /// The store is away for all for so long, and has then lost what was written last.
+    FailOver {
+        lost: Duration,
+        length: Duration,
     },
     /// Notifications are lost; the gateway takes notice after a while, and connects again later.
     Break {
@@ -91,6 +108,14 @@ pub enum Event {
     EndGrant {
         user: usize,
     },
+}
+
+/// What is said of the user whose sessions are to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    Subject,
+    Sid,
+    SubjectAndSid,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +136,7 @@ impl Schedule {
         let mut schedule = Self {
             gateways: usize::try_from(chance.between(1, 4)).unwrap(),
             users: usize::try_from(chance.between(1, 3)).unwrap(),
+            is_one_person: chance.happens(300),
             length,
             access_token_life,
             refresh_before_expiry: Duration::from_secs(chance.pick(&[0, 2, 10, 60])),
@@ -131,7 +157,11 @@ impl Schedule {
     fn add_events(&mut self, chance: &mut Chance) {
         let disturbs = |chance: &mut Chance| chance.happens(350);
         let (crashes, outages, breaks) = (disturbs(chance), disturbs(chance), disturbs(chance));
+        if disturbs(chance) {
+            self.add_outage_in_a_refresh(chance);
+        }
         let (issuer_outages, logouts, ends) = (disturbs(chance), chance.happens(700), chance.happens(80));
+        let (unseen, fails_over) = (chance.happens(250), chance.happens(250));
         for _ in 0..chance.between(10, 40) {
             let at = self.moment(chance);
             let user = chance.index(self.users);
@@ -151,6 +181,12 @@ impl Schedule {
                     self.add_requests_around(at, user, chance);
                 }
             }
+            if unseen && chance.happens(600) {
+                let (at, gateway) = (self.moment(chance), chance.index(self.gateways));
+                let by = chance.pick(&[By::Subject, By::Sid, By::SubjectAndSid]);
+                self.events.push((at, Event::EndUnseen { gateway, user, by }));
+                self.add_requests_around(at, user, chance);
+            }
             if ends && chance.happens(500) {
                 self.events.push((self.moment(chance), Event::EndGrant { user }));
             }
@@ -166,6 +202,18 @@ impl Schedule {
             let outage =
                 Event::StoreOutage { gateway, length: chance.millis(length), hangs: chance.happens(300) };
             self.events.push((self.moment(chance), outage));
+        }
+        for _ in 0..if fails_over { chance.between(1, 2) } else { 0 } {
+            let endings = self.events.iter().filter(|(_, event)| event.ends_a_session()).map(|(at, _)| *at);
+            let endings: Vec<_> = endings.collect();
+            let at = if !endings.is_empty() && chance.happens(500) {
+                chance.pick(&endings)
+            } else {
+                self.moment(chance)
+            };
+            let lost = chance.pick(&[(1, 200), (200, 1500), (1500, 6000)]);
+            let failover = Event::FailOver { lost: chance.millis(lost), length: chance.millis((300, 6000)) };
+            self.events.push((at + chance.millis((0, 2500)), failover));
         }
         for _ in 0..if breaks { chance.between(1, 3) } else { 0 } {
             let broken = Event::Break {
@@ -183,6 +231,22 @@ impl Schedule {
             ]);
             let length = chance.millis((200, 20_000));
             self.events.push((self.moment(chance), Event::IssuerOutage { length, outage }));
+        }
+    }
+
+    /// One gateway refreshes as early as it does, and loses the store in the middle of it; the others go on.
+    fn add_outage_in_a_refresh(&mut self, chance: &mut Chance) {
+        let margin = self.refresh_before_expiry.min(self.access_token_life / 3);
+        let stale_at = self.access_token_life.saturating_sub(margin);
+        let (without, user) = (chance.index(self.gateways), chance.index(self.users));
+        let request = |gateway| Event::Request { gateway, user, gives_up_after: None };
+        self.events.push((stale_at + Duration::from_millis(1), request(without)));
+        let (at, length) = (stale_at + chance.millis((2, 3000)), chance.millis((3000, 25_000)));
+        let hangs = chance.happens(300);
+        self.events.push((at, Event::StoreOutage { gateway: Some(without), length, hangs }));
+        for _ in 0..chance.between(3, 10) {
+            let gateway = chance.index(self.gateways);
+            self.events.push((at + chance.millis((2000, 25_000)), request(gateway)));
         }
     }
 
@@ -205,6 +269,12 @@ impl Schedule {
         let end = life * chance.between(1, (length / life).max(1));
         let before = chance.between(0, 2000).min(end);
         Duration::from_millis((end - before + chance.between(0, 4000)).min(length))
+    }
+}
+
+impl Event {
+    fn ends_a_session(&self) -> bool {
+        matches!(self, Self::LogOut { .. } | Self::EndUnseen { .. })
     }
 }
 
@@ -232,6 +302,8 @@ impl IssuerNature {
             fails: rate(chance),
             loses_answer: rate(chance),
             ends_grant_on_reuse: chance.happens(700),
+            rotates: !chance.happens(150),
+            revokes: !chance.happens(100),
         }
     }
 }

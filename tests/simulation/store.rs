@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom::clock::Timestamp;
 use cloakroom::session::store::changes::Changes;
-use cloakroom::session::store::outbox::{Errand, Outbox};
 use cloakroom::session::store::{
     IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version,
 };
@@ -47,14 +46,23 @@ enum Turn {
 
 impl NodeStore {
     /// One operation with what may go wrong; `work` is what takes effect in the store.
-    async fn pass<T: Send + 'static>(
+    pub async fn pass<T: Send + 'static>(
         &self,
         operation: &'static str,
         key: Option<&RecordKey>,
         work: impl Future<Output = Result<T, Unavailable>> + Send + 'static,
     ) -> Result<T, Unavailable> {
+        self.pass_with(self.fate(), operation, key, work).await
+    }
+
+    async fn pass_with<T: Send + 'static>(
+        &self,
+        fate: Fate,
+        operation: &'static str,
+        key: Option<&RecordKey>,
+        work: impl Future<Output = Result<T, Unavailable>> + Send + 'static,
+    ) -> Result<T, Unavailable> {
         self.world.while_alive(self.node).await;
-        let fate = self.fate();
         let user = key.map(|key| self.world.truth().user_of(key));
         self.begin(operation, user, fate);
         let answer = match fate.turn {
@@ -134,12 +142,7 @@ impl NodeStore {
         if let (Some(user), "lease") = (user, operation)
             && (fate.turn != Turn::Well || fate.before + fate.after > SLOW)
         {
-            *truth.users[user].lease_troubles.entry(self.node).or_default() += 1;
-        }
-        if let (Some(user), "take") = (user, operation)
-            && fate.turn != Turn::Well
-        {
-            truth.users[user].may_stay_unrevoked = Some("the store lost the answer that held the tokens");
+            truth.users[user].lease_troubles.entry(self.node).or_insert((0, Instant::now())).0 += 1;
         }
     }
 
@@ -155,6 +158,10 @@ impl NodeStore {
             }
             Err(unavailable) => {
                 truth.nodes[self.node].failing_since.get_or_insert(Instant::now());
+                truth.nodes[self.node].hindered_at = Instant::now();
+                if operation == "post" {
+                    truth.nodes[self.node].unposted_at = Some(Instant::now());
+                }
                 let name = truth.nodes[self.node].name.clone();
                 let whose = user.map_or_else(String::new, |user| format!(", user {user}"));
                 truth.note(format_args!("{name}{whose}: {operation}: {unavailable}"));
@@ -176,14 +183,17 @@ impl NodeStore {
         version: Option<Version>,
     ) -> Result<Option<Record>, Unavailable> {
         let (world, node, owned) = (Arc::clone(&self.world), self.node, key.clone());
-        let taken = self.pass(operation, Some(key), async move {
+        let fate = self.fate();
+        let is_answered = fate.turn == Turn::Well;
+        let taken = self.pass_with(fate, operation, Some(key), async move {
             let taken = match version {
                 None => world.memory.take(&owned).await?,
                 Some(version) => world.memory.take_version(&owned, version).await?,
             };
             if taken.is_some() {
                 let user = world.truth().user_of(&owned);
-                world.truth().note_taken(node, user, operation);
+                world.remember(user).await;
+                world.truth().note_taken(node, user, operation, is_answered, world.now());
                 world.tell(user);
             }
             Ok(taken)
@@ -224,11 +234,16 @@ impl Store for NodeStore {
             let exists = world.memory.read(&owned).await?.is_some();
             world.truth().note_replaced(node, user, replaced, version, exists);
             if replaced == Replaced::Written {
+                world.remember(user).await;
                 world.tell(user);
             }
             Ok(replaced)
         });
         let replaced = replaced.await?;
+        if replaced == Replaced::Written {
+            let user = self.world.truth().user_of(key);
+            self.world.truth().users[user].confirm(self.node, version);
+        }
         if replaced == Replaced::Absent {
             self.note_absent(key);
         }
@@ -251,6 +266,7 @@ impl Store for NodeStore {
                     moved
                 };
                 if moved {
+                    world.remember(user).await;
                     world.tell(user);
                 }
             }
@@ -269,7 +285,10 @@ impl Store for NodeStore {
 
     async fn list(&self, index: &IndexKey) -> Result<Vec<RecordKey>, Unavailable> {
         let (world, index) = (Arc::clone(&self.world), index.clone());
-        self.pass("list", None, async move { world.memory.list(&index).await }).await
+        let listed = self.pass("list", None, async move { world.memory.list(&index).await });
+        let mut listed = listed.await?;
+        listed.sort();
+        Ok(listed)
     }
 
     async fn lease(&self, key: &RecordKey, owner: &LeaseOwner, life: Duration) -> Result<bool, Unavailable> {
@@ -280,7 +299,11 @@ impl Store for NodeStore {
             let mut truth = world.truth();
             let user = truth.user_of(&owned);
             if leased {
-                truth.note_leased(user, &Lease { node, owner, until: now + life }, now);
+                truth.note_leased(
+                    user,
+                    &Lease { node, owner, until: now + life, taken_at: Instant::now() },
+                    now,
+                );
             }
             Ok(leased)
         });
@@ -307,40 +330,17 @@ impl Store for NodeStore {
         self.pass("claim_once", None, async move { world.memory.claim_once(&mark, time_to_live).await }).await
     }
 
+    async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable> {
+        let (world, mark) = (Arc::clone(&self.world), mark.to_owned());
+        self.pass("is_claimed", None, async move { world.memory.is_claimed(&mark).await }).await
+    }
+
     async fn ping(&self) -> Result<(), Unavailable> {
         self.pass("ping", None, async { Ok(()) }).await
     }
 
     fn changes(&self) -> &Changes {
         &self.changes
-    }
-}
-
-#[async_trait]
-impl Outbox for NodeStore {
-    async fn post(&self, errand: &Errand) -> Result<(), Unavailable> {
-        let (world, errand) = (Arc::clone(&self.world), errand.clone());
-        self.pass("post", None, async move { world.memory.post(&errand).await }).await
-    }
-
-    async fn fetch_due(&self, now: Timestamp, until: Timestamp) -> Result<Option<Errand>, Unavailable> {
-        let world = Arc::clone(&self.world);
-        self.pass("fetch_due", None, async move { world.memory.fetch_due(now, until).await }).await
-    }
-
-    async fn postpone(&self, id: &str, due_at: Timestamp) -> Result<(), Unavailable> {
-        let (world, id) = (Arc::clone(&self.world), id.to_owned());
-        self.pass("postpone", None, async move { world.memory.postpone(&id, due_at).await }).await
-    }
-
-    async fn strike(&self, id: &str) -> Result<(), Unavailable> {
-        let (world, id) = (Arc::clone(&self.world), id.to_owned());
-        self.pass("strike", None, async move { world.memory.strike(&id).await }).await
-    }
-
-    async fn count_errands(&self) -> Result<u64, Unavailable> {
-        let world = Arc::clone(&self.world);
-        self.pass("count_errands", None, async move { world.memory.count_errands().await }).await
     }
 }
 

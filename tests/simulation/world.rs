@@ -3,18 +3,19 @@
 //! Gateways know of it what their store and the issuer answer. The truth kept here is the rules' own: it
 //! is written down where a thing takes effect, and compared with what gateways then do (`rules`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use cloakroom::clock::{Clock, Timestamp};
+use cloakroom::seal::KeyRing;
 use cloakroom::session::cookie::Ticket;
 use cloakroom::session::store::changes::Changes;
 use cloakroom::session::store::memory::MemoryStore;
-use cloakroom::session::store::{LeaseOwner, RecordKey};
+use cloakroom::session::store::{IndexKey, LeaseOwner, Record, RecordKey, Version};
 use tokio::time::Instant;
 
 use crate::chance::Chance;
+use crate::endings::{Errand, InHand};
 use crate::schedule::{IssuerOutage, Schedule};
 
 /// The second at which every world begins.
@@ -25,6 +26,8 @@ pub struct World {
     pub schedule: Schedule,
     pub clock: Arc<SimulatedClock>,
     pub memory: MemoryStore,
+    /// Opens what gateways seal for one another.
+    pub ring: Arc<KeyRing>,
     truth: Mutex<Truth>,
 }
 
@@ -50,6 +53,8 @@ pub struct Truth {
     pub nodes: Vec<Node>,
     pub store_outages: Vec<StoreOutage>,
     pub issuer_outage: Option<(Instant, IssuerOutage)>,
+    /// What lies in the store's outbox.
+    pub errands: BTreeMap<String, Errand>,
     started: Instant,
 }
 
@@ -74,10 +79,16 @@ pub struct Node {
     pub told_until: Instant,
     /// When the store failed it first since it last answered it.
     pub failing_since: Option<Instant>,
+    /// When it last had reason not to look for what it had written: the store failed it, or told it nothing.
+    pub hindered_at: Instant,
     /// Whose end it was told of by the store, and at which step.
     pub told_of_end: BTreeMap<usize, Step>,
-    /// Whose logout it is at work on.
-    pub logging_out: Vec<usize>,
+    /// When the store last failed it in the posting of an errand.
+    pub unposted_at: Option<Instant>,
+    /// The newest refresh token it knew of whom it is about to end; `None` where it had the session not open.
+    pub about_to_end: BTreeMap<usize, Option<u32>>,
+    /// Whose end it has asked for without an answer.
+    pub unanswered_ends: BTreeSet<usize>,
 }
 
 /// The way by which the store tells a node of changes.
@@ -93,30 +104,48 @@ pub enum Link {
 pub struct User {
     pub ticket: Option<Ticket>,
     pub key: Option<RecordKey>,
+    /// The indexes that list it, and the session's key once more.
+    pub indexes: Vec<IndexKey>,
+    /// Whether its refresh tokens are used up by a refresh.
+    pub rotates: bool,
     /// When the session dies of idleness, by the store's record.
     pub idle_deadline: Timestamp,
     /// When it dies of age.
     pub end_of_life: Timestamp,
     /// Why its record was taken out of the store.
     pub ended: Option<&'static str>,
+    /// Who took it out.
+    pub ended_by: Option<NodeId>,
+    /// It lies there again, by a failover.
+    pub came_back: bool,
+    /// What lay in the store, from which moment on.
+    pub past: Vec<(Instant, Option<Record>)>,
     /// The user has asked for a logout.
     pub wants_to_leave: bool,
     /// Where and when a logout was first answered as done.
     pub logged_out: Option<(NodeId, Step)>,
     pub lease: Option<Lease>,
-    /// For each node, how many of its lease calls have gone wrong since one was last answered.
-    pub lease_troubles: BTreeMap<NodeId, u32>,
+    /// Leases that a failover has lost: who held them cannot know.
+    pub lost_leases: Vec<Lease>,
+    /// For each node, how many of its lease calls have gone wrong since one was last answered, and since when.
+    pub lease_troubles: BTreeMap<NodeId, (u32, Instant)>,
     /// The number of the newest refresh token; older ones are used up.
     pub newest: u32,
     /// When the access token of each number dies.
     pub access_ends: Vec<Timestamp>,
     pub revoked_access: Vec<u32>,
+    /// Which access tokens an upstream has refused.
+    pub refused_access: Vec<u32>,
     pub grant_ended: Option<&'static str>,
     pub sent: Vec<Sent>,
     pub connections: u64,
     /// Why it is nobody's fault if the session is lost: nobody can know the newest refresh token.
     pub may_be_lost: Option<&'static str>,
-    /// Why it is nobody's fault if a token of it outlives the logout.
+    /// Who has taken refresh tokens of it out of the store that lie nowhere else.
+    pub in_hand: Vec<InHand>,
+    /// The refresh tokens of it that have been in the outbox.
+    pub posted: BTreeSet<u32>,
+    /// Why it is nobody's fault if a token of it outlives the session.
     pub may_stay_unrevoked: Option<&'static str>,
 }
 
@@ -125,6 +154,7 @@ pub struct Lease {
     pub node: NodeId,
     pub owner: LeaseOwner,
     pub until: Timestamp,
+    pub taken_at: Instant,
 }
 
 /// A refresh token on its way to the issuer, and what became of it.
@@ -133,12 +163,21 @@ pub struct Sent {
     pub number: u32,
     pub node: NodeId,
     pub state: Answer,
+    /// The number of what was issued for it.
+    pub issued: Option<u32>,
     /// The sender crashed before what it was answered lay in the store.
     pub is_crashed: bool,
     /// The sender's lease ran out while it was under way; `true` where the store had failed the sender.
     pub lapsed: Option<bool>,
     /// What was issued lies in the store.
     pub is_stored: bool,
+    /// The version under which it was written.
+    pub version: Option<Version>,
+    /// Whether its writer was told that it was written, when it last asked.
+    pub is_confirmed: bool,
+    /// When a failover lost it, and when it was written back.
+    pub lost_at: Option<Instant>,
+    pub mended_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +191,7 @@ pub enum Answer {
 }
 
 impl World {
-    pub fn new(schedule: Schedule, seed: u64) -> Arc<Self> {
+    pub fn new(schedule: Schedule, ring: Arc<KeyRing>, seed: u64) -> Arc<Self> {
         let started = Instant::now();
         let clock = Arc::new(SimulatedClock(started));
         let truth = Truth {
@@ -164,9 +203,11 @@ impl World {
             nodes: Vec::new(),
             store_outages: Vec::new(),
             issuer_outage: None,
+            errands: BTreeMap::new(),
             started,
         };
-        Arc::new(Self { schedule, memory: MemoryStore::new(clock.clone()), clock, truth: Mutex::new(truth) })
+        let memory = MemoryStore::new(clock.clone());
+        Arc::new(Self { schedule, memory, ring, clock, truth: Mutex::new(truth) })
     }
 
     pub fn truth(&self) -> MutexGuard<'_, Truth> {
@@ -177,110 +218,22 @@ impl World {
         self.clock.now()
     }
 
+    /// The number of the refresh token that comes with the access token of this number.
+    pub fn refresh_token(&self, number: u32) -> u32 {
+        if self.schedule.issuer.rotates { number } else { 0 }
+    }
+
+    /// Who a user is to the issuer.
+    pub fn person(&self, user: usize) -> usize {
+        if self.schedule.is_one_person { 0 } else { user }
+    }
+
     /// Goes on if this process is alive. One that crashed never does anything again: every effect on
     /// others goes through a call of the store or the issuer, and each of them waits here.
     pub async fn while_alive(&self, node: NodeId) {
         if !self.truth().nodes[node].is_alive {
             std::future::pending::<()>().await;
         }
-    }
-
-    pub fn begin_node(self: &Arc<Self>, gateway: usize) -> (NodeId, Arc<Changes>) {
-        let mut truth = self.truth();
-        let id = truth.nodes.len();
-        let before = truth.nodes.iter().filter(|node| node.gateway == gateway).count();
-        let name = format!("gateway {gateway}{}", "'".repeat(before));
-        let changes = Arc::new(Changes::told());
-        truth.note(format_args!("{name} starts"));
-        let step = truth.trace.len();
-        let ended = truth.users.iter().enumerate().filter(|(_, user)| user.ended.is_some());
-        let told_of_end = ended.map(|(user, _)| (user, step)).collect();
-        truth.nodes.push(Node {
-            gateway,
-            name,
-            is_alive: true,
-            changes: Arc::clone(&changes),
-            breaks: 0,
-            link: Link::Stands,
-            told_until: Instant::now(),
-            failing_since: None,
-            told_of_end,
-            logging_out: Vec::new(),
-        });
-        (id, changes)
-    }
-
-    pub fn crash(&self, node: NodeId) {
-        let mut truth = self.truth();
-        truth.nodes[node].is_alive = false;
-        let name = truth.nodes[node].name.clone();
-        truth.note(format_args!("{name} crashes"));
-        for user in std::mem::take(&mut truth.nodes[node].logging_out) {
-            truth.users[user].may_stay_unrevoked = Some("the gateway crashed in the middle of the logout");
-        }
-        for user in &mut truth.users {
-            for sent in user.sent.iter_mut().filter(|sent| sent.node == node && !sent.is_stored) {
-                sent.is_crashed = true;
-                if matches!(sent.state, Answer::Issued | Answer::Delivered) {
-                    user.may_be_lost = Some("a gateway crashed with what was issued in its hands");
-                }
-            }
-        }
-    }
-
-    /// The store has changed this record: every node that it reaches is told, each in its own time.
-    pub fn tell(self: &Arc<Self>, user: usize) {
-        let mut truth = self.truth();
-        let now = Instant::now();
-        for node in 0..truth.nodes.len() {
-            if !truth.nodes[node].is_alive || truth.nodes[node].link != Link::Stands {
-                continue;
-            }
-            let delay =
-                if truth.is_healed { Duration::ZERO } else { truth.chance.millis(self.schedule.telling) };
-            let at = (now + delay).max(truth.nodes[node].told_until);
-            truth.nodes[node].told_until = at;
-            let (world, breaks) = (Arc::clone(self), truth.nodes[node].breaks);
-            tokio::spawn(async move {
-                tokio::time::sleep_until(at).await;
-                let mut truth = world.truth();
-                let Some(key) = truth.users[user].key.clone() else { return };
-                if truth.nodes[node].breaks == breaks {
-                    truth.note_for(node, user, format_args!("told of a change"));
-                    truth.nodes[node].changes.note(&key);
-                    truth.note_told_of_end(node, user);
-                }
-            });
-        }
-    }
-
-    /// The notifications of a node break off for a while.
-    pub async fn break_link(self: Arc<Self>, node: NodeId, notice: Duration, length: Duration) {
-        {
-            let mut truth = self.truth();
-            if !truth.nodes[node].is_alive || truth.nodes[node].link != Link::Stands {
-                return;
-            }
-            truth.nodes[node].link = Link::BrokeUnnoticed;
-            truth.nodes[node].breaks += 1;
-            let name = truth.nodes[node].name.clone();
-            truth.note(format_args!("{name} is told of nothing any more"));
-        }
-        tokio::time::sleep(notice).await;
-        {
-            let mut truth = self.truth();
-            truth.nodes[node].link = Link::BrokeNoticed;
-            truth.nodes[node].failing_since.get_or_insert(Instant::now());
-            truth.nodes[node].changes.disconnected();
-            let name = truth.nodes[node].name.clone();
-            truth.note(format_args!("{name} notices that it is told of nothing"));
-        }
-        tokio::time::sleep(length).await;
-        let mut truth = self.truth();
-        truth.nodes[node].link = Link::Stands;
-        truth.nodes[node].changes.connected();
-        let name = truth.nodes[node].name.clone();
-        truth.note(format_args!("{name} is told of changes again"));
     }
 }
 
@@ -312,7 +265,7 @@ impl Truth {
 
     /// The store has told this node that a session has ended, if it has.
     pub fn note_told_of_end(&mut self, node: NodeId, user: usize) {
-        if self.users[user].ended.is_some() {
+        if self.users[user].ended.is_some() && !self.users[user].came_back {
             let step = self.step();
             self.nodes[node].told_of_end.entry(user).or_insert(step);
         }
@@ -320,31 +273,53 @@ impl Truth {
 }
 
 impl User {
-    pub fn new(access_ends: Timestamp) -> Self {
+    pub fn new(access_ends: Timestamp, rotates: bool) -> Self {
         Self {
             ticket: None,
             key: None,
+            indexes: Vec::new(),
+            rotates,
             idle_deadline: Timestamp::from_millis(u64::MAX),
             end_of_life: Timestamp::from_millis(u64::MAX),
             ended: None,
+            ended_by: None,
+            came_back: false,
+            past: Vec::new(),
             wants_to_leave: false,
             logged_out: None,
             lease: None,
+            lost_leases: Vec::new(),
             lease_troubles: BTreeMap::new(),
             newest: 0,
             access_ends: vec![access_ends],
             revoked_access: Vec::new(),
+            refused_access: Vec::new(),
             grant_ended: None,
             sent: Vec::new(),
             connections: 0,
             may_be_lost: None,
+            in_hand: Vec::new(),
+            posted: BTreeSet::new(),
             may_stay_unrevoked: None,
         }
     }
 
     /// Whether the store has the refresh token that the issuer takes.
     pub fn newest_is_stored(&self) -> bool {
-        self.newest == 0 || self.sent.iter().any(|sent| sent.number + 1 == self.newest && sent.is_stored)
+        self.stored() == self.newest || !self.rotates
+    }
+
+    /// The newest number that the store has.
+    pub fn stored(&self) -> u32 {
+        let stored = self.sent.iter().filter(|sent| sent.is_stored).filter_map(|sent| sent.issued);
+        stored.max().unwrap_or(0)
+    }
+
+    /// Nobody has the newest refresh token, and nobody is to blame for it.
+    pub fn lose(&mut self, why: &'static str) {
+        if self.rotates {
+            self.may_be_lost = Some(why);
+        }
     }
 
     /// Whether its session may be used, in truth.

@@ -9,8 +9,9 @@ use crate::config::decode::{
     At, Choice, Decode, Keys, List, Optional, Record, Required, decode_at, wrong_type,
 };
 use crate::config::document::{Content, Node, REDACTED};
+use crate::config::parameters::Parameters;
 use crate::config::reading::{Place, Reading, Reported};
-use crate::config::scalar::{CookieName, DurationOrZero, Parameters, Scope, Text};
+use crate::config::scalar::{CookieName, DurationOrZero, Scope, Text};
 use crate::config::secret_ref::SecretRef;
 use crate::config::web::{Path, Prefix, UpstreamUrl};
 use crate::config::{Auth, Csrf, Issuer, Origin, SameSite, Token};

@@ -8,7 +8,7 @@
 //! While the store is away, no mark is current any more. What was read before is at least unchanged as far as
 //! anybody knows, unless a change of it was told: that much [`Changes::is_untouched`] says.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -53,7 +53,8 @@ pub struct Mark {
 
 #[derive(Debug, Default)]
 struct Awaited {
-    records: HashMap<RecordKey, Weak<Notify>>,
+    /// In an order, so that who is woken first is no accident.
+    records: BTreeMap<RecordKey, Weak<Notify>>,
     sweep_at: usize,
 }
 
@@ -143,6 +144,7 @@ impl Changes {
             self.epoch.fetch_add(1, Ordering::SeqCst);
             self.losses.fetch_add(1, Ordering::SeqCst);
             self.are_told.send_replace(false);
+            self.wake_all();
         }
         were_told
     }

@@ -200,6 +200,11 @@ impl Store for MemoryStore {
         Ok(true)
     }
 
+    async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable> {
+        let (mut state, now) = self.lock();
+        Ok(state.marks.get(mark, now).is_some())
+    }
+
     async fn ping(&self) -> Result<(), Unavailable> {
         Ok(())
     }

@@ -1,11 +1,10 @@
 //! A store whose operations are timed and counted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
-
-use std::sync::Arc;
 
 use super::changes::Changes;
 use super::outbox::{Errand, Outbox};
@@ -95,6 +94,10 @@ impl Store for ObservedStore {
 
     async fn claim_once(&self, mark: &str, time_to_live: Duration) -> Result<bool, Unavailable> {
         self.observe("claim_once", self.store.claim_once(mark, time_to_live)).await
+    }
+
+    async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable> {
+        self.observe("is_claimed", self.store.is_claimed(mark)).await
     }
 
     async fn ping(&self) -> Result<(), Unavailable> {

@@ -9,7 +9,9 @@
 //! another shape. A damaged record, a key of another type among them, counts as absent and is logged: no
 //! retry would mend it, and the user would be shut out until it is collected. A replica may lack what its
 //! primary has, so before anything is called absent a write that changes nothing is tried, which a replica
-//! refuses. For a script it has one more use: Redis does not stop a script for want of memory once that has
+//! refuses. While Redis tells of no changes, what was found is confirmed likewise: a master that was replaced
+//! and is cut off together with this gateway refuses it as well, if it has `min-replicas-to-write`. For a
+//! script the write has one more use: Redis does not stop a script for want of memory once that has
 //! written, so that tokens are still renewed where no new session fits in.
 
 use std::error::Error;
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{RedisError, RedisResult};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connection::Connection;
@@ -46,7 +49,7 @@ mod sentinels;
 mod topology;
 mod tracking;
 
-/// For one operation, connecting included (R65).
+/// For one operation with all that it asks, connecting included (R65).
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// With which, after the prefix, the names of all records begin, and no others.
@@ -110,8 +113,8 @@ impl RedisStore {
         milliseconds(expires_at.since(self.clock.now()) + COLLECTION_MARGIN)
     }
 
-    /// Called only where a primary knows of nothing: see the module's own text.
-    async fn confirm_absence(&self, key: &RecordKey) -> Result<(), Unavailable> {
+    /// Whether a primary said it: see the module's own text.
+    async fn confirm_primary(&self, key: &RecordKey) -> Result<(), Unavailable> {
         let mut command = redis::cmd("HDEL");
         command.arg(self.session_key(key)).arg("");
         bounded(unless_wrong_type::<u64>(command.query_async(&mut self.connection.clone()))).await.map(drop)
@@ -123,6 +126,7 @@ impl RedisStore {
         version: Option<Version>,
     ) -> Result<Option<Record>, Unavailable> {
         let version = version.map_or_else(String::new, |version| version.0.to_string());
+        let deadline = Instant::now() + OPERATION_TIMEOUT;
         let mut script = self.scripts.take.key(self.session_key(key));
         script.arg(version);
         let answer: Vec<Vec<u8>> = bounded(script.invoke_async(&mut self.connection.clone())).await?;
@@ -138,7 +142,8 @@ impl RedisStore {
             }
             _ => return Err(no_answer()),
         };
-        if let Err(error) = self.leave(key, &indexes::split(indexes)).await {
+        let left = timeout_at(deadline, self.leave(key, &indexes::split(indexes))).await;
+        if let Err(error) = left.unwrap_or_else(|_| Err(no_answer_in_time())) {
             // The record is gone, and its tokens are to be revoked: it is not kept back for an entry.
             tracing::warn!(event = "store.listed_too_long", %error, "an index lists what has ended");
         }
@@ -151,25 +156,28 @@ impl Store for RedisStore {
     async fn read(&self, key: &RecordKey) -> Result<Option<Record>, Unavailable> {
         let mut command = redis::cmd("HMGET");
         command.arg(self.session_key(key)).arg(&["sealed", "version", "expires_at", "indexes"]);
-        let mut connection = self.connection.clone();
-        let fields = bounded(unless_wrong_type::<Fields>(command.query_async(&mut connection))).await?;
-        let is_absent = fields == Some((None, None, None, None));
-        let found = match fields {
-            Some((Some(sealed), Some(version), Some(expires_at), indexes)) => {
-                record(&sealed, &version, &expires_at, &indexes.unwrap_or_default())
+        in_time(async {
+            let mut connection = self.connection.clone();
+            let fields = bounded(unless_wrong_type::<Fields>(command.query_async(&mut connection))).await?;
+            let is_absent = fields == Some((None, None, None, None));
+            let found = match fields {
+                Some((Some(sealed), Some(version), Some(expires_at), indexes)) => {
+                    record(&sealed, &version, &expires_at, &indexes.unwrap_or_default())
+                }
+                Some(_) | None => None,
+            };
+            let is_damaged = found.is_none() && !is_absent;
+            let now = self.clock.now();
+            let alive = found.filter(|record| now < record.expires_at);
+            if alive.is_none() || !*self.changes.are_told().borrow() {
+                self.confirm_primary(key).await?;
             }
-            Some(_) | None => None,
-        };
-        let is_damaged = found.is_none() && !is_absent;
-        let now = self.clock.now();
-        let alive = found.filter(|record| now < record.expires_at);
-        if alive.is_none() {
-            self.confirm_absence(key).await?;
-        }
-        if is_damaged {
-            report_damage();
-        }
-        Ok(alive)
+            if is_damaged {
+                report_damage();
+            }
+            Ok(alive)
+        })
+        .await
     }
 
     async fn create(&self, key: &RecordKey, record: &Record) -> Result<(), Unavailable> {
@@ -272,6 +280,12 @@ impl Store for RedisStore {
         Ok(set.is_some())
     }
 
+    async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable> {
+        let mut command = redis::cmd("EXISTS");
+        command.arg(format!("{}once:{mark}", self.prefix));
+        bounded(command.query_async(&mut self.connection.clone())).await
+    }
+
     async fn ping(&self) -> Result<(), Unavailable> {
         let mut command = redis::cmd("SET");
         command.arg(format!("{}ping", self.prefix)).arg("").arg("PX").arg(milliseconds(COLLECTION_MARGIN));
@@ -313,6 +327,10 @@ fn no_answer() -> Unavailable {
     Unavailable("the answer is none of the script's".to_owned())
 }
 
+fn no_answer_in_time() -> Unavailable {
+    Unavailable("no answer in time".to_owned())
+}
+
 /// `None` where the key is of another type.
 async fn unless_wrong_type<T>(answer: impl Future<Output = RedisResult<T>> + Send) -> RedisResult<Option<T>> {
     match answer.await {
@@ -329,7 +347,7 @@ async fn in_time<T>(
     operation: impl Future<Output = Result<T, Unavailable>> + Send,
 ) -> Result<T, Unavailable> {
     let in_time = tokio::time::timeout(OPERATION_TIMEOUT, operation).await;
-    in_time.unwrap_or_else(|_| Err(Unavailable("no answer in time".to_owned())))
+    in_time.unwrap_or_else(|_| Err(no_answer_in_time()))
 }
 
 /// What an error is, without what it says: a server that does not know a command repeats its arguments,

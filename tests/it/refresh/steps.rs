@@ -12,7 +12,7 @@ use cloakroom::revocation::Revocations;
 use cloakroom::seal::KeyRing;
 use cloakroom::secret::Secret;
 use cloakroom::session::cookie::Ticket;
-use cloakroom::session::store::{LeaseOwner, Record, Store, Version};
+use cloakroom::session::store::{LeaseOwner, Record, RecordKey, Store, Version};
 use cloakroom::session::{Common, Session, Sessions, TokensReplaced};
 use cloakroom::telemetry::metrics::Metrics;
 use cloakroom::tokens::Tokens;
@@ -65,6 +65,10 @@ impl Bench {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
+    fn key(&self) -> RecordKey {
+        self.one.sessions.record_key(&self.ticket)
+    }
+
     fn refreshes(&self) -> usize {
         self.issuer.token_requests("refresh_token")
     }
@@ -89,13 +93,21 @@ impl Bench {
         tokio::spawn(async move { refresher.freshen(&ticket, session).await })
     }
 
+    /// A request that has loaded this session before gets no token of it any more, on any way.
+    async fn assert_hands_nothing_out(&self, loaded: &Arc<Session>, expects: impl Fn(&Failure) -> bool) {
+        let freshened = self.one.refresher.freshen(&self.ticket, loaded.clone()).await;
+        assert!(freshened.as_ref().is_err_and(&expects), "{freshened:?}");
+        let replaced = self.one.refresher.replace_refused(&self.ticket, loaded).await;
+        assert!(matches!(&replaced, Some(Err(failure)) if expects(failure)), "{replaced:?}");
+    }
+
     /// Waits for all flights to end; nothing may be left of them.
     async fn settle(&self) {
         for node in [&self.one, &self.other, &self.cold] {
             node.tasks.close();
             in_time(node.tasks.wait()).await;
             let state = format!("{:?}", node.refresher);
-            assert!(state.contains("flights: {}"), "{state}");
+            assert!(state.contains("flights: {}") && state.contains("unwritten: 0"), "{state}");
         }
     }
 }
@@ -287,6 +299,42 @@ async fn a_logout_while_the_tokens_are_unwritten_wins_too() {
 }
 
 #[tokio::test]
+async fn what_is_unwritten_is_handed_to_nobody_while_it_is_revoked_for_a_session_that_has_ended() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Fails);
+    bench.freshen(&bench.one).await.unwrap();
+    bench.issuer.fail(Endpoint::Revoke, Fault::Silence);
+    bench.other.sessions.end(&bench.ticket).await.unwrap().expect("a session to end");
+    bench.store.end();
+    let asked = || bench.issuer.received_at(Endpoint::Revoke).len();
+    bench.issuer.until(|_| asked() > 0).await;
+    assert_eq!(bench.one.refresher.load(&bench.ticket).await.unwrap(), None);
+    bench.assert_hands_nothing_out(&session, |failure| matches!(failure, Failure::Gone)).await;
+    bench.store.begin(Step::Read, Trouble::Fails);
+    bench.one.refresher.load(&bench.ticket).await.unwrap_err();
+    bench.assert_hands_nothing_out(&session, |failure| matches!(failure, Failure::Store(_))).await;
+}
+
+#[tokio::test]
+async fn what_is_unwritten_is_handed_to_nobody_where_the_session_may_have_been_ended_here() {
+    for trouble in [Trouble::Fails, Trouble::LosesItsAnswer] {
+        let bench = Bench::start().await;
+        let session = bench.stored().await;
+        bench.advance(300);
+        bench.store.begin(Step::Replace, Trouble::Fails);
+        bench.freshen(&bench.one).await.unwrap();
+        bench.store.begin(Step::Any, trouble);
+        bench.one.sessions.end(&bench.ticket).await.unwrap_err();
+        bench.one.refresher.load(&bench.ticket).await.unwrap_err();
+        bench.assert_hands_nothing_out(&session, |failure| matches!(failure, Failure::Store(_))).await;
+        bench.store.end();
+        bench.settle().await;
+    }
+}
+
+#[tokio::test]
 async fn an_invalid_grant_ends_nothing_where_another_node_got_further() {
     let bench = Bench::start().await;
     let session = bench.stored().await;
@@ -368,6 +416,31 @@ async fn a_refresh_that_is_forced_asks_only_where_nobody_else_has() {
 }
 
 #[tokio::test]
+async fn where_the_issuer_failed_a_refused_token_is_replaced_after_the_back_off_and_a_good_one_is_used_to_its_end()
+ {
+    let bench = Bench::start().await;
+    let refused = bench.stored().await;
+    bench.advance(10);
+    bench.issuer.fail(Endpoint::Token, Fault::status(503));
+    let failed = bench.one.refresher.replace_refused(&bench.ticket, &refused).await;
+    assert!(matches!(failed, Some(Err(Failure::Issuer { .. }))), "{failed:?}");
+    bench.issuer.heal(Endpoint::Token);
+    assert!(bench.one.refresher.replace_refused(&bench.ticket, &refused).await.is_none(), "not at once");
+    bench.advance(31);
+    let renewed = bench.one.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
+    assert_ne!(renewed.tokens, refused.tokens);
+    bench.advance(31);
+    bench.issuer.fail(Endpoint::Token, Fault::status(503));
+    let failed = bench.one.refresher.replace_refused(&bench.ticket, &renewed).await;
+    assert!(matches!(failed, Some(Err(Failure::Issuer { .. }))), "{failed:?}");
+    let asked = bench.refreshes();
+    bench.advance(250);
+    assert_eq!(bench.freshen(&bench.one).await.unwrap().tokens, renewed.tokens, "stale, and used");
+    bench.settle().await;
+    assert_eq!(bench.refreshes(), asked);
+}
+
+#[tokio::test]
 async fn a_forced_refresh_and_an_ordinary_one_are_the_same_flight() {
     let bench = Bench::start().await;
     let session = bench.stored().await;
@@ -427,6 +500,84 @@ async fn a_lease_of_a_node_that_crashed_ends_by_itself() {
     let waiting = bench.begin_freshen(&bench.one, &session);
     bench.advance(3);
     assert_ne!(waiting.await.unwrap().unwrap().tokens, session.tokens);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn the_lease_outlives_an_outage_for_as_long_as_the_access_token_lives() {
+    let bench = Bench::start().await;
+    bench.advance(250);
+    bench.store.begin(Step::Replace, Trouble::Fails);
+    bench.freshen(&bench.one).await.unwrap();
+    bench.store.until_reached().await;
+    // Nobody else can renew it in between: no time passes here but that of the clock.
+    let another = LeaseOwner("another".to_owned());
+    bench.store.begin(Step::Any, Trouble::Fails);
+    bench.advance(25);
+    assert!(!bench.store.memory.lease(&bench.key(), &another, Duration::from_secs(3)).await.unwrap());
+    bench.store.end();
+    until(async || bench.stored().await.version == Version(2)).await;
+    assert_eq!(bench.freshen(&bench.other).await.unwrap().version, Version(2));
+    bench.settle().await;
+    assert_eq!(bench.refreshes(), 1);
+}
+
+#[tokio::test]
+async fn after_an_outage_a_spent_token_is_not_sent_again_before_its_successor_could_be_written() {
+    let bench = Bench::start().await;
+    let session = bench.stored().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Fails);
+    let served = bench.freshen(&bench.one).await.unwrap();
+    assert!(bench.other.sessions.common().store_answers().await);
+    // An outage in which the lease runs out, and cannot be renewed for a while after it.
+    bench.store.begin(Step::Any, Trouble::Fails);
+    bench.freshen(&bench.other).await.unwrap_err();
+    until(async || bench.store.arrived() > 12).await;
+    bench.advance(5);
+    bench.freshen(&bench.other).await.unwrap_err();
+    bench.store.begin(Step::Replace, Trouble::Waits);
+    let waiting = bench.begin_freshen(&bench.other, &session);
+    bench.store.until_reached().await;
+    assert_eq!(bench.refreshes(), 1);
+    bench.store.end();
+    assert_eq!(waiting.await.unwrap().unwrap().tokens, served.tokens);
+    bench.settle().await;
+    assert_eq!(bench.refreshes(), 1);
+}
+
+#[tokio::test]
+async fn what_is_unwritten_is_written_as_soon_as_the_store_is_heard_of_again() {
+    let bench = Bench::start().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Fails);
+    bench.freshen(&bench.one).await.unwrap();
+    let changes = bench.store.memory.changes();
+    // So often as no poll comes by in the time that a test has.
+    in_time(async {
+        for _ in 0..2000 {
+            bench.store.begin(Step::Replace, Trouble::Fails);
+            changes.disconnected();
+            changes.connected();
+            bench.store.until_reached().await;
+        }
+    })
+    .await;
+    bench.store.end();
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_for_as_long_as_the_session_lives_is_revoked() {
+    let bench = Bench::start().await;
+    bench.advance(300);
+    bench.store.begin(Step::Replace, Trouble::Fails);
+    let served = bench.freshen(&bench.one).await.unwrap();
+    bench.store.begin(Step::Any, Trouble::Fails);
+    bench.clock.advance(served.expires_at.since(bench.clock.now()));
+    bench.issuer.until(|issuer| issuer.revoked().len() == 2).await;
+    assert!(bench.issuer.living_refresh_tokens().is_empty());
+    bench.one.refresher.load(&bench.ticket).await.unwrap_err();
     bench.settle().await;
 }
 

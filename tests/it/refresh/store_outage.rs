@@ -9,7 +9,13 @@ use crate::support::wait::until;
 
 impl World {
     async fn over(redis: &Redis) -> Self {
-        Self::start_with(Upstream::start().await, |_, setup| setup.store_in(redis)).await
+        Self::start_with(Upstream::start().await, |_, setup| {
+            setup.store_in(redis);
+            // No touch is due in these tests: one that is told of in the moment of the outage would be a
+            // change that nobody can read.
+            setup.sessions = "idle_timeout: 2h".to_owned();
+        })
+        .await
     }
 
     /// A second gateway over the same Redis, and the same browser's window to it.

@@ -70,9 +70,64 @@ async fn a_redis_without_memory_takes_no_new_session_and_keeps_renews_and_ends_t
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     unavailable(store.ping()).await;
     unavailable(store.create(&self::key(), &record)).await;
+    assert!(store.lease(&key, &owner(), MINUTE).await.unwrap(), "or nothing is renewed");
     assert_eq!(store.replace(&key, Version(1), b"new", Version(2)).await.unwrap(), Replaced::Written);
     let renewed = Record { sealed: b"new".to_vec(), version: Version(2), ..record };
     assert_eq!(store.take(&key).await.unwrap(), Some(renewed));
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_for_a_while_is_asked_over_the_same_connection() {
+    let (redis, clock) = (Redis::start().await, clock());
+    let store = store_in(&redis.config(), &clock);
+    store.ping().await.unwrap();
+    let connections = pinging_connections(&redis).await;
+    assert_eq!(connections.len(), 1);
+    for (setting, at_fault, healthy) in [("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")] {
+        redis.command::<()>(&["CONFIG", "SET", setting, at_fault]).await;
+        for _ in 0..3 {
+            unavailable(store.ping()).await;
+            unavailable(store.create(&key(), &record(&clock))).await;
+        }
+        redis.command::<()>(&["CONFIG", "SET", setting, healthy]).await;
+        store.ping().await.unwrap();
+        assert_eq!(pinging_connections(&redis).await, connections, "{setting}");
+    }
+
+    redis.command::<()>(&["CONFIG", "SET", "lua-time-limit", "1"]).await;
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let script = tokio::spawn(async move {
+        let mut command = redis::cmd("EVAL");
+        command.arg("while true do end").arg(0).exec_async(&mut connection).await
+    });
+    eventually(&clock, || async {
+        matches!(store.ping().await, Err(Unavailable(reason)) if reason == "BUSY")
+    })
+    .await;
+    redis.command::<()>(&["SCRIPT", "KILL"]).await;
+    in_time(script).await.unwrap().unwrap_err();
+    store.ping().await.unwrap();
+    assert_eq!(pinging_connections(&redis).await, connections);
+}
+
+#[tokio::test]
+async fn what_is_found_where_no_changes_are_told_is_believed_only_of_a_master_that_may_write() {
+    let (redis, clock) = (Redis::start().await, clock());
+    let user = ["ACL", "SETUSER", "deaf", "on", ">hunter2", "+@all", "-client|tracking", "&*", "~*"];
+    redis.command::<()>(&user).await;
+    let (username, password) = (Some("deaf".to_owned()), Some(Secret::new("hunter2")));
+    let deaf = store_in(&config::Redis { username, password, ..redis.config() }, &clock);
+    let told = store_in(&redis.config(), &clock);
+    eventually(&clock, || async { *told.changes().are_told().borrow() }).await;
+    let (key, record) = (key(), record(&clock));
+    deaf.create(&key, &record).await.unwrap();
+    assert_eq!(deaf.read(&key).await.unwrap(), Some(record.clone()));
+    redis.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    unavailable(deaf.read(&key)).await;
+    assert_eq!(told.read(&key).await.unwrap(), Some(record.clone()), "told, it costs no second question");
+    redis.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    assert_eq!(deaf.read(&key).await.unwrap(), Some(record));
 }
 
 #[tokio::test]
@@ -261,6 +316,13 @@ async fn redis_collects_what_nobody_asks_for_again_and_keeps_a_session_in_one_sl
     for name in tagged {
         assert!(name.contains(&format!("{{{tag}")), "{name} has the session's hash tag");
     }
+}
+
+/// The ids of the connections over which a store was pinged last.
+async fn pinging_connections(redis: &Redis) -> Vec<String> {
+    let clients: String = redis.command(&["CLIENT", "LIST"]).await;
+    let pinging = clients.lines().filter(|line| line.contains(" cmd=set "));
+    pinging.map(|line| line.split(' ').next().expect("the id").to_owned()).collect()
 }
 
 /// How often an unreadable record was told of since the last time.

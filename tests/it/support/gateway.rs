@@ -224,6 +224,16 @@ impl GatewayProcess {
         assert!(kill.unwrap().success(), "it is there to take a signal");
     }
 
+    /// `kill -9`, and nothing of it is left when this is done.
+    pub async fn kill(mut self) {
+        in_time(self.child.kill()).await.unwrap();
+    }
+
+    /// Whether a line of its log has this in it.
+    pub fn has_logged(&self, part: &str) -> bool {
+        self.lines.lock().unwrap().iter().any(|line| line.contains(part))
+    }
+
     /// Whether it has not ended yet.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

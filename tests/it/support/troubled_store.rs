@@ -18,6 +18,8 @@ use crate::support::wait::in_time;
 /// What the store is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Each of the others.
+    Any,
     Lease,
     Read,
     Replace,
@@ -27,6 +29,7 @@ pub enum Step {
     Release,
     List,
     Claim,
+    IsClaimed,
     Post,
     Postpone,
 }
@@ -42,6 +45,12 @@ pub enum Trouble {
     Waits,
     /// A fault of ours.
     Panics,
+}
+
+impl Step {
+    fn covers(self, step: Self) -> bool {
+        self == step || self == Self::Any
+    }
 }
 
 /// A store in memory with one kind of trouble at a time.
@@ -93,7 +102,7 @@ impl TroubledStore {
         step: Step,
         work: impl Future<Output = Result<T, Unavailable>> + Send,
     ) -> Result<T, Unavailable> {
-        let trouble = self.trouble.borrow().filter(|(troubled, _)| *troubled == step);
+        let trouble = self.trouble.borrow().filter(|(troubled, _)| troubled.covers(step));
         let Some((_, trouble)) = trouble else { return work.await };
         self.arrived.send_modify(|arrived| *arrived += 1);
         let away = || Unavailable(format!("{step:?} {trouble:?}"));
@@ -101,7 +110,8 @@ impl TroubledStore {
             Trouble::Fails => Err(away()),
             Trouble::LosesItsAnswer => work.await.and_then(|_| Err(away())),
             Trouble::Waits => {
-                let over = |now: &Option<(Step, Trouble)>| now.is_none_or(|(troubled, _)| troubled != step);
+                let over =
+                    |now: &Option<(Step, Trouble)>| now.is_none_or(|(troubled, _)| !troubled.covers(step));
                 self.trouble.subscribe().wait_for(over).await.unwrap();
                 work.await
             }
@@ -156,6 +166,10 @@ impl Store for TroubledStore {
 
     async fn claim_once(&self, mark: &str, time_to_live: Duration) -> Result<bool, Unavailable> {
         self.pass(Step::Claim, self.memory.claim_once(mark, time_to_live)).await
+    }
+
+    async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable> {
+        self.pass(Step::IsClaimed, self.memory.is_claimed(mark)).await
     }
 
     async fn ping(&self) -> Result<(), Unavailable> {

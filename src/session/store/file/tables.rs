@@ -269,6 +269,12 @@ pub(super) fn list(transaction: &ReadTransaction, index: &IndexKey) -> Result<Ve
     keys.map(|key| Ok(RecordKey(key?.value().to_owned()))).collect()
 }
 
+/// Whether a mark is set, and not forgotten yet.
+pub(super) fn is_claimed(transaction: &ReadTransaction, mark: &str, now: Timestamp) -> Result<bool, Error> {
+    let marks = transaction.open_table(MARKS)?;
+    Ok(marks.get(mark)?.is_some_and(|forgotten_at| now.as_millis() < forgotten_at.value()))
+}
+
 /// How many errands there are.
 pub(super) fn count_errands(transaction: &ReadTransaction) -> Result<u64, Error> {
     Ok(transaction.open_table(ERRANDS)?.len()?)

@@ -14,8 +14,8 @@ use std::{io, thread};
 use redb::{Database, Error};
 use tokio::time::Instant;
 
-use super::super::Unavailable;
 use super::super::changes::Changes;
+use super::super::{RecordKey, Unavailable};
 use super::database::{Folder, OpenError};
 use super::tables::{self, Tables};
 use crate::clock::Clock;
@@ -35,6 +35,13 @@ const MOST_COLLECTED: usize = 128;
 
 /// How long nothing is written after an error, so that a full disk is not hammered.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How many times as long as it took to open the database, if that is longer. All of the file is read then, and
+/// while a disk stays full this is not to happen most of the time: nobody can read meanwhile.
+const PAUSE_PER_OPENING: u32 = 4;
+
+/// Between two looks at whether somebody still reads.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// Does its part of a transaction, and gives what tells of it once that is safe.
 pub(super) type Job = Box<dyn FnOnce(&mut Tables<'_>) -> Result<Tell, Error> + Send>;
@@ -82,18 +89,19 @@ impl Shared {
         Unavailable(if reason.is_empty() { "the store has stopped".to_owned() } else { reason })
     }
 
-    /// Closes the database. Readers hold it for moments alone, and it is closed once the last has let go.
-    fn close(&self, reason: String) {
+    /// Closes the database, once the last reader has let go of it: after moments, except where the disk hangs.
+    /// Nobody else writes the file, so of what is in it all is as it was but for what is in doubt.
+    fn close(&self, reason: String, in_doubt: &[RecordKey]) {
         tracing::error!(event = "store.file_failed", reason);
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&reason);
         let closed = std::mem::replace(&mut *self.lock(), Err(reason));
         let Ok(mut database) = closed else { return };
         while let Err(shared) = Arc::try_unwrap(database) {
             database = shared;
-            thread::yield_now();
+            thread::park_timeout(MOMENT);
         }
-        // What was under way may have been written or not.
-        self.changes.note_all();
+        // Once more: until here, what was there before could be read.
+        self.note(in_doubt);
     }
 
     fn open_again(&self) -> bool {
@@ -104,13 +112,19 @@ impl Shared {
                 true
             }
             Err(error) => {
-                self.close(chain(&error));
+                self.close(chain(&error), &[]);
                 false
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Result<Arc<Database>, String>> {
+    fn note(&self, changed: &[RecordKey]) {
+        for key in changed {
+            self.changes.note(key);
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Result<Arc<Database>, String>> {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -156,28 +170,45 @@ fn run(shared: &Shared, queue: &Receiver<Job>) {
         if paused_until.is_some_and(|until| Instant::now() < until) {
             continue;
         }
-        if shared.database().is_err() && !shared.open_again() {
-            paused_until = Some(Instant::now() + PAUSE);
+        if shared.database().is_err() && !open_again(shared, &mut paused_until) {
             continue;
         }
+        paused_until = None;
+        let mut in_doubt = Vec::new();
         // A panic is a fault of the database's, mostly of one that is damaged.
-        let outcome = catch_unwind(AssertUnwindSafe(|| write(shared, jobs)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| write(shared, jobs, &mut in_doubt)));
         if let Err(reason) = outcome.unwrap_or_else(|_| Err("the database has panicked".to_owned())) {
-            shared.close(reason);
+            shared.close(reason, &in_doubt);
             // At once, for those who read.
-            shared.open_again();
-            paused_until = Some(Instant::now() + PAUSE);
+            open_again(shared, &mut paused_until);
         }
     }
 }
 
-fn write(shared: &Shared, jobs: Vec<Job>) -> Result<(), String> {
+fn open_again(shared: &Shared, paused_until: &mut Option<Instant>) -> bool {
+    let begun = Instant::now();
+    let is_open = shared.open_again();
+    *paused_until = Some(Instant::now() + PAUSE.max(begun.elapsed() * PAUSE_PER_OPENING));
+    is_open
+}
+
+fn write(shared: &Shared, jobs: Vec<Job>, in_doubt: &mut Vec<RecordKey>) -> Result<(), String> {
     let Ok(database) = shared.database() else { return Ok(()) };
-    let outcome = if jobs.is_empty() { collect(shared, &database) } else { commit(shared, &database, jobs) };
+    let outcome = if jobs.is_empty() {
+        collect(shared, &database, in_doubt)
+    } else {
+        commit(shared, &database, jobs, in_doubt)
+    };
     outcome.map_err(|error| chain(&error))
 }
 
-fn commit(shared: &Shared, database: &Database, jobs: Vec<Job>) -> Result<(), Error> {
+/// Leaves in doubt what has been written or not where this fails. Nothing is, before it is committed.
+fn commit(
+    shared: &Shared,
+    database: &Database,
+    jobs: Vec<Job>,
+    in_doubt: &mut Vec<RecordKey>,
+) -> Result<(), Error> {
     let transaction = database.begin_write()?;
     let mut tables = Tables::open(&transaction, shared.clock.now())?;
     let mut answers = Vec::with_capacity(jobs.len());
@@ -185,11 +216,11 @@ fn commit(shared: &Shared, database: &Database, jobs: Vec<Job>) -> Result<(), Er
         answers.push(job(&mut tables)?);
     }
     tables.collect(MOST_COLLECTED)?;
-    let changed = tables.into_changed();
-    transaction.commit()?;
-    for key in &changed {
-        shared.changes.note(key);
-    }
+    *in_doubt = tables.into_changed();
+    let committed = transaction.commit();
+    shared.note(in_doubt);
+    committed?;
+    in_doubt.clear();
     for answer in answers {
         answer();
     }
@@ -197,9 +228,9 @@ fn commit(shared: &Shared, database: &Database, jobs: Vec<Job>) -> Result<(), Er
 }
 
 /// Without a transaction where nothing is to be thrown away: a disk may sleep.
-fn collect(shared: &Shared, database: &Database) -> Result<(), Error> {
+fn collect(shared: &Shared, database: &Database, in_doubt: &mut Vec<RecordKey>) -> Result<(), Error> {
     while tables::has_waste(database, shared.clock.now())? {
-        commit(shared, database, Vec::new())?;
+        commit(shared, database, Vec::new(), in_doubt)?;
     }
     Ok(())
 }

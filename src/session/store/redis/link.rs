@@ -2,8 +2,8 @@
 //!
 //! The library's own `ConnectionManager` is not used: it keeps a connection whose peer fell silent until
 //! the kernel gives up, and where a handshake is refused (a password not yet known to the server, too many
-//! clients) it repeats that answer for ever. Here an error costs the connection, whatever it says: a
-//! primary that was demoted, a revoked permission and a vanished host all need a new one, and
+//! clients) it repeats that answer for ever. Here an error costs the connection, but for a few that no other
+//! would be spared: a primary that was demoted, a revoked permission and a vanished host all need a new one, and
 //! requests that still wait on the old one keep it until they are done.
 //!
 //! A master that sentinels look after is looked up whenever a connection is made, and again before one is
@@ -196,14 +196,15 @@ impl Standing {
 
 impl Live {
     /// Some errors are no failure of the connection. At `NOSCRIPT` the script is sent over the same one,
-    /// `WRONGTYPE` tells of one key alone, and redirections of one slot.
+    /// `WRONGTYPE` tells of one key alone, and redirections of one slot. Without memory (`OOM`) or replicas
+    /// (`NOREPLICAS`), and while a script runs for long (`BUSY`), a server refuses over any other as well.
     fn observe<T>(&self, result: &RedisResult<T>) {
         if let Err(error) = result
             && !matches!(
                 error.kind(),
                 ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::Moved | ServerErrorKind::Ask)
             )
-            && error.code() != Some("WRONGTYPE")
+            && !matches!(error.code(), Some("WRONGTYPE" | "OOM" | "NOREPLICAS" | "BUSY"))
         {
             self.is_broken.store(true, Ordering::Relaxed);
         }

@@ -3,9 +3,9 @@
 //! `WAIT` holds up its connection until the replicas have answered or the time is up, and on the connection
 //! that all requests share everybody would stand behind it: measured with the one replica frozen and 200 ms
 //! allowed, a read of 0.02 ms took 227 ms behind one writer, and 2.3 s behind ten. So a second connection to the
-//! same server asks, and must have written something itself, for `WAIT` is about nothing else. What replicas are sent is one stream: who has a write that came later has the earlier ones.
-//! All who have written while one question was under way share the next, and each waits for two of them at
-//! most.
+//! same server asks, and must have written something itself, for `WAIT` is about nothing else. What replicas
+//! are sent is one stream: who has a write that came later has the earlier ones. All who have written while
+//! one question was under way share the next, and each waits for two of them at most.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -68,7 +68,9 @@ impl Scripts {
                 return keys",
             ),
             lease: Script::new(
-                "local owner = redis.call('GET', KEYS[1])
+                // Redis stops no script for want of memory that has written, and without a lease no token is renewed.
+                "redis.pcall('HDEL', KEYS[1], '')
+                local owner = redis.call('GET', KEYS[1])
                 if owner and owner ~= ARGV[1] then return 0 end
                 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
                 return 1",

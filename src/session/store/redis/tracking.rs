@@ -56,7 +56,7 @@ pub(super) struct Tracking {
 }
 
 /// A connection to one primary, which tells of changes.
-struct Link {
+struct Listener {
     connection: MultiplexedConnection,
     is_closed: Arc<Notify>,
 }
@@ -106,12 +106,12 @@ impl Tracking {
         let mut said = Said::default();
         loop {
             let loss = match self.connect().await {
-                Ok((links, addresses)) => {
+                Ok((listeners, addresses)) => {
                     let told = Told::from_now_on(&self.changes);
                     tracing::info!(event = "store.tracked", servers = ?addresses);
                     said = Said::default();
                     let since = Instant::now();
-                    let loss = self.watch(links, &addresses).await;
+                    let loss = self.watch(listeners, &addresses).await;
                     drop(told);
                     // The first try is at once, except at a server that closes what it has just opened.
                     failures = if since.elapsed() < HEARTBEAT { failures.saturating_add(1) } else { 0 };
@@ -128,26 +128,26 @@ impl Tracking {
     }
 
     /// Returns once every primary tells of changes.
-    async fn connect(&self) -> Result<(Vec<Link>, BTreeSet<String>), Loss> {
+    async fn connect(&self) -> Result<(Vec<Listener>, BTreeSet<String>), Loss> {
         let primaries = self.primaries().await?;
         let addresses = addresses(&primaries);
         let mut opened = JoinSet::new();
         for primary in primaries {
             let (changes, name_prefix) = (Arc::clone(&self.changes), Arc::clone(&self.name_prefix));
-            opened.spawn(Link::open(primary, changes, name_prefix));
+            opened.spawn(Listener::open(primary, changes, name_prefix));
         }
-        let mut links = Vec::new();
-        while let Some(link) = opened.join_next().await {
-            links.push(link.map_err(|_| Loss::Panicked)??);
+        let mut listeners = Vec::new();
+        while let Some(listener) = opened.join_next().await {
+            listeners.push(listener.map_err(|_| Loss::Panicked)??);
         }
-        Ok((links, addresses))
+        Ok((listeners, addresses))
     }
 
     /// Returns as soon as any primary may no longer tell of changes.
-    async fn watch(&self, links: Vec<Link>, addresses: &BTreeSet<String>) -> Loss {
+    async fn watch(&self, listeners: Vec<Listener>, addresses: &BTreeSet<String>) -> Loss {
         let mut watched = JoinSet::new();
-        for link in links {
-            watched.spawn(link.watch());
+        for listener in listeners {
+            watched.spawn(listener.watch());
         }
         tokio::select! {
             loss = watched.join_next() => match loss {
@@ -178,7 +178,7 @@ impl Tracking {
     }
 }
 
-impl Link {
+impl Listener {
     async fn open(client: Client, changes: Arc<Changes>, name_prefix: Arc<str>) -> Result<Self, Loss> {
         let is_closed = Arc::new(Notify::new());
         let (closing, tracked_prefix) = (Arc::clone(&is_closed), Arc::clone(&name_prefix));
@@ -194,12 +194,12 @@ impl Link {
                 Ok::<(), RedisError>(())
             });
         let made = client.get_multiplexed_async_connection_with_config(&config).await;
-        let mut link = Self { connection: made.map_err(without_resp3)?, is_closed };
+        let mut listener = Self { connection: made.map_err(without_resp3)?, is_closed };
         let mut command = redis::cmd("CLIENT");
         command.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(&*name_prefix);
-        command.exec_async(&mut link.connection).await.map_err(refusal)?;
-        link.check().await?;
-        Ok(link)
+        command.exec_async(&mut listener.connection).await.map_err(refusal)?;
+        listener.check().await?;
+        Ok(listener)
     }
 
     async fn watch(mut self) -> Loss {
