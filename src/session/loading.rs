@@ -176,8 +176,8 @@ impl Sessions {
         *self.common.store.changes().are_told().borrow()
     }
 
-    /// Takes out a record that this process has taken out before: the store has lost that. Its tokens were
-    /// revoked then.
+    /// Takes out a record that this process has taken out before: the store has lost that. The tokens there
+    /// were then are revoked; what another gateway may have written since dies unread.
     async fn end_again(&self, key: &RecordKey) -> Result<(), Unavailable> {
         if self.common.heard(self.common.store.take(key).await)?.is_some() {
             self.common.metrics.count_mended_record();
