@@ -1,31 +1,81 @@
-//! The one type of all bodies that pass: streamed, of unknown length.
+//! The one type of all bodies that pass: streamed, of unknown length, unless there is nothing to wait for.
 
-use std::convert::Infallible;
 use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::Body as HttpBody;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
 
-/// A body that streams.
-pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+/// A body.
+#[derive(Debug)]
+pub struct Body(Content);
+
+#[derive(Debug)]
+enum Content {
+    /// Here already; nothing once it was taken.
+    Here(Bytes),
+    Streamed(UnsyncBoxBody<Bytes, BodyError>),
+}
 
 /// A body broke off.
 #[derive(Debug, thiserror::Error)]
 #[error("the body broke off")]
 pub struct BodyError(#[source] Box<dyn Error + Send + Sync>);
 
-/// Any other body as this type.
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Content::Here(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Here(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Content::Streamed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Content::Here(bytes) => bytes.is_empty(),
+            Content::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Content::Here(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Any other body as this type. One that has ended already is dropped.
 pub fn boxed<B>(body: B) -> Body
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    body.map_err(|error| BodyError(error.into())).boxed_unsync()
+    if body.is_end_stream() {
+        return full(Bytes::new());
+    }
+    streamed(body.map_err(|error| BodyError(error.into())))
+}
+
+/// The same of a body that does more than stream: it is kept until nobody needs it, though it may have ended.
+pub fn streamed<B>(body: B) -> Body
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Send + 'static,
+{
+    Body(Content::Streamed(body.boxed_unsync()))
 }
 
 /// A body that is already here.
 pub fn full(content: impl Into<Bytes>) -> Body {
-    Full::new(content.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+    Body(Content::Here(content.into()))
 }

@@ -1,18 +1,21 @@
 //! The commands: `serve`, `check`, `schema`, `keygen`, and what each leaves as its exit code.
 
 use std::io::Write;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Parser, Subcommand};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, Config, Loaded};
 use crate::random::Random;
 use crate::server::Server;
+use crate::server::workers::{self, Workers};
 use crate::telemetry::{self, chain};
 
 mod connect;
@@ -117,13 +120,17 @@ fn try_to_connect(config: &Config) -> ExitCode {
 }
 
 fn serve(loaded: Loaded) -> ExitCode {
-    telemetry::start(&loaded.config.telemetry);
+    let _logs = telemetry::start(&loaded.config.telemetry);
     forbid_core_dumps();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    raise_file_limit();
+    let count =
+        loaded.config.server.workers.unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get));
+    let started = workers::runtime().and_then(|runtime| Ok((runtime, Workers::start(count)?)));
+    let (runtime, workers) = match started {
+        Ok(started) => started,
         Err(error) => return fail(&error),
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let stop = match stop_signal() {
             Ok(stop) => stop,
             Err(error) => return fail(&error),
@@ -136,9 +143,11 @@ fn serve(loaded: Loaded) -> ExitCode {
             let admin = server.admin_address().and_then(Result::ok).map(tracing::field::display);
             tracing::info!(event = "server.listening", %address, admin);
         }
-        server.run(stop).await;
+        server.run_on(&workers, stop).await;
         ExitCode::SUCCESS
-    })
+    });
+    drop(workers);
+    code
 }
 
 /// Done when the process is asked to stop.
@@ -159,6 +168,15 @@ fn forbid_core_dumps() {
     let protected = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     if limited.and(protected).is_err() {
         tracing::warn!(event = "server.core_dumps", "core dumps could not be switched off");
+    }
+}
+
+/// Each connection is a file to the operating system, which by default lets a process have few of them and lets it
+/// have more where it asks.
+fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        tracing::warn!(event = "server.file_limit", "the limit of open files could not be raised");
     }
 }
 

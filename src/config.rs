@@ -29,12 +29,14 @@ mod authorities;
 mod decode;
 mod diagnostic;
 mod document;
+mod identity;
 mod parameters;
 mod raw;
 mod reading;
 mod scalar;
 mod schema;
 mod secret_ref;
+mod upstream;
 mod validate;
 mod web;
 
@@ -43,6 +45,8 @@ pub use app::{
 };
 pub use authorities::CertificateAuthorities;
 pub use diagnostic::{Diagnostic, Faults, InvalidValue, Position};
+pub use identity::{Identity, IdentityFile, InvalidIdentity};
+pub use upstream::{Address, Health, Protocol, RateLimit, RateLimitKey, Upstream, UpstreamTls};
 pub use web::is_loopback;
 
 /// More than any configuration has.
@@ -136,8 +140,16 @@ pub struct Config {
 pub struct Server {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// HTTPS, with this certificate; plain HTTP where absent.
+    pub tls: Option<Identity>,
+    /// Whether a client may speak HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3).
+    pub h2c: bool,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections of these peers begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Threads that serve connections; one for each processor where absent.
+    pub workers: Option<usize>,
     /// What a client may use up.
     pub limits: Limits,
     /// How long requests under way may take once a shutdown was asked for.
@@ -149,8 +161,16 @@ pub struct Server {
 pub struct Limits {
     /// Open connections in all.
     pub connections: usize,
+    /// Open connections of one client address, trusted proxies aside.
+    pub connections_per_client: usize,
+    /// Requests that wait for an answer at a time; the last fifth is for those with a live session.
+    pub requests: usize,
+    /// Requests at a time on one HTTP/2 connection.
+    pub http2_streams: u32,
     /// Bytes of a request's head.
     pub header_bytes: usize,
+    /// Fields in a request's head.
+    pub header_count: usize,
     /// How long a connection may be silent before its first request, and a head may take.
     pub header_timeout: Duration,
     /// Bytes of a request's body.
@@ -226,6 +246,8 @@ pub struct Telemetry {
     pub log_format: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: String,
+    /// Whether each answer is noted, in a line on standard output.
+    pub access_log: bool,
 }
 
 /// How a log line looks.

@@ -7,12 +7,17 @@ use http::Uri;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use rustls::client::WantsClientCert;
 use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tokio::net::TcpStream;
 use tower::BoxError;
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
+
+use crate::config::CertificateAuthorities;
 
 /// Makes connections in HTTP/1.1, plain or with TLS as the address says.
 pub type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
@@ -40,14 +45,8 @@ pub enum BuildError {
 /// # Errors
 /// Where TLS is wanted and cannot be set up.
 pub fn connector(timeout: Duration, tls: bool) -> Result<Connector, BuildError> {
-    let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(BuildError::Tls)?;
-    let config = if tls {
-        config.with_native_roots().map_err(BuildError::RootCertificates)?
-    } else {
-        config.with_root_certificates(RootCertStore::empty())
-    };
+    let config =
+        if tls { self::tls(None)? } else { builder()?.with_root_certificates(RootCertStore::empty()) };
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -59,4 +58,26 @@ pub fn connector(timeout: Duration, tls: bool) -> Result<Connector, BuildError> 
         .enable_http1()
         .wrap_connector(tcp);
     Ok(Connector::new(Timeout::new(connector, timeout)))
+}
+
+/// TLS with the certificates that these authorities have signed; with those of the machine's where there
+/// are none.
+///
+/// # Errors
+/// Where TLS cannot be set up.
+pub fn tls(
+    authorities: Option<&CertificateAuthorities>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, BuildError> {
+    let Some(authorities) = authorities else {
+        return builder()?.with_native_roots().map_err(BuildError::RootCertificates);
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(authorities.pem()).flatten());
+    Ok(builder()?.with_root_certificates(roots))
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, BuildError> {
+    ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .map_err(BuildError::Tls)
 }

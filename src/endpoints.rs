@@ -1,5 +1,6 @@
 //! The gateway's own endpoints under an app's `base_path`: where a session begins, is asked for and ends.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ mod frontchannel;
 mod login;
 mod login_cookie;
 mod logout;
-mod return_to;
+pub mod return_to;
 mod roster;
 mod session;
 
@@ -68,6 +69,7 @@ pub struct Endpoints {
     login_cookies: LoginCookies,
     clock: Arc<dyn Clock>,
     random: Random,
+    form_timeout: Duration,
     tasks: TaskTracker,
 }
 
@@ -88,6 +90,8 @@ pub struct Means {
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
     pub random: Random,
+    /// How long a form may take to come in, from its head on.
+    pub form_timeout: Duration,
     /// What goes on behind answered requests, which a shutdown waits for.
     pub tasks: TaskTracker,
 }
@@ -129,7 +133,7 @@ impl Endpoint {
 impl Endpoints {
     /// The endpoints of this app.
     pub fn new(app: &config::App, means: Means) -> Self {
-        let Means { ring, sessions, client, revocations, roster, clock, random, tasks } = means;
+        let Means { ring, sessions, client, revocations, roster, clock, random, form_timeout, tasks } = means;
         Self {
             origin: app.origin.clone(),
             base_path: app.base_path.clone(),
@@ -140,6 +144,7 @@ impl Endpoints {
             revocations,
             clock,
             random,
+            form_timeout,
             tasks,
         }
     }
@@ -180,7 +185,7 @@ impl Endpoints {
 
     /// The value of a request's session cookie, which may open nothing.
     fn session_cookie(&self, headers: &HeaderMap) -> Result<Option<String>, cookie::Conflicting> {
-        cookie::find(headers, self.sessions.cookie_name())
+        Ok(cookie::find(headers, self.sessions.cookie_name())?.map(Cow::into_owned))
     }
 
     /// The ticket that a request's session cookie carries.

@@ -36,6 +36,8 @@ pub enum Code {
     Misdirected,
     /// The body is larger than the gateway lets through.
     TooLarge,
+    /// A rate limit is used up (RFC 6585 §4).
+    RateLimited,
     /// The session store does not answer.
     StoreUnavailable,
     /// The issuer does not answer.
@@ -78,6 +80,7 @@ impl Code {
             Self::NotFound => "not-found",
             Self::Misdirected => "misdirected",
             Self::TooLarge => "too-large",
+            Self::RateLimited => "rate-limited",
             Self::StoreUnavailable => "store-unavailable",
             Self::IssuerUnavailable => "issuer-unavailable",
             Self::UpstreamUnavailable => "upstream-unavailable",
@@ -97,6 +100,7 @@ impl Code {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::StoreUnavailable | Self::IssuerUnavailable | Self::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -119,6 +123,7 @@ impl Code {
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::Misdirected => "No app answers to this host name",
             Self::TooLarge => "The request is too large",
+            Self::RateLimited => "You have made too many requests",
             Self::StoreUnavailable => "Sessions cannot be read at the moment",
             Self::IssuerUnavailable => "The login service does not answer",
             Self::UpstreamUnavailable => "The service behind this address does not answer",
@@ -175,7 +180,9 @@ impl Refusal {
         self
     }
 
-    fn with_retry_after(mut self, wait: Duration) -> Self {
+    /// Says when to come back: in whole seconds, and one at least (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
         let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
         if let Ok(value) = HeaderValue::from_str(&seconds) {
             self.headers.retain(|(name, _)| name != header::RETRY_AFTER);

@@ -4,18 +4,18 @@
 //! inner `serve` tells the story: admit the host, find the route, guard and load the session (`app`),
 //! freshen its token and forward (`answer`).
 
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, header};
-use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::Instrument;
 
 use crate::body::Body;
 use crate::clock::Clock;
-use crate::config::{self, Auth, Config};
+use crate::config::{self, Auth, Config, RateLimitKey};
 use crate::endpoints::{Endpoint, Listing, Roster};
 use crate::error::{Code, Refusal};
 use crate::oidc::{self, Client};
@@ -28,24 +28,41 @@ use crate::seal::KeyRing;
 use crate::session::Common;
 use crate::session::store::Store;
 use crate::session::store::observed::ObservedStore;
-use crate::telemetry::chain;
+use crate::telemetry::access_log::{self, Access, Site};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{RequestId, chain};
 
 mod answer;
 mod app;
+pub mod client_address;
 mod connection;
 mod guard;
-mod route;
+mod load;
+mod rate_limit;
+pub mod route;
 
-use answer::Exchange;
-use app::{Answers, App, Core, Shared, Who, check_scopes};
+use answer::{Exchange, check_scopes};
+use app::{Answers, App, Core, Route, Shared, Who};
+use client_address::client_address;
+use load::{Load, Place, may_be_of_a_session};
+use rate_limit::{Quota, SharedCounts, Whose};
 use route::Hosts;
 
 pub use app::BuildError;
+pub use client_address::client_network;
 pub use connection::{ClientConnection, Connection};
 
 /// What may be posted to an endpoint, in bytes: a form with a token in it.
 const LARGEST_FORM: u64 = 128 * 1024;
+
+/// A request to a route, and what is known of it.
+struct Visit<'a> {
+    app: &'a App,
+    route: &'a Route,
+    connection: Connection,
+    request_id: RequestId,
+    audience: Audience,
+}
 
 /// How often the issuers are looked for, at most.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -54,13 +71,15 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Gateway {
     hosts: Hosts<App>,
+    load: Load,
     sessions: Arc<Common>,
     roster: Roster,
     issuers: Vec<Arc<Client>>,
     random: Random,
     /// What goes on behind answered requests.
     tasks: TaskTracker,
-    tunnels_stop: CancellationToken,
+    /// For what has no end of its own.
+    endless_stop: CancellationToken,
     /// Ends with the gateway.
     _watches: Vec<AbortOnDropHandle<()>>,
 }
@@ -78,11 +97,14 @@ impl Gateway {
     ) -> Result<Self, BuildError> {
         let tasks = TaskTracker::new();
         let ring = Arc::new(KeyRing::new(&config.session_keys));
-        let tunnels_stop = CancellationToken::new();
+        let endless_stop = CancellationToken::new();
         let metrics = Metrics::new();
+        let store: Arc<dyn Store> = Arc::new(ObservedStore::new(store, metrics.clone()));
+        let counts = Arc::new(SharedCounts::new(Arc::clone(&store), Arc::clone(&ring)));
+        let load = Load::new(&config.server, Arc::clone(clock));
         let sessions = Arc::new(Common::new(
             Arc::clone(&ring),
-            Arc::new(ObservedStore::new(store, metrics.clone())),
+            store,
             config.store_outage_grace,
             Arc::clone(clock),
             random,
@@ -96,9 +118,10 @@ impl Gateway {
             sessions: &sessions,
             clock,
             cookies: &cookies,
+            counts: &counts,
             random,
             tasks: &tasks,
-            tunnels_stop: &tunnels_stop,
+            endless_stop: &endless_stop,
         };
         let outbox = Arc::new(Outbox::new(Arc::clone(&sessions)));
         let cores = config.apps.iter().map(|app| Core::new(app, &outbox, &shared));
@@ -120,40 +143,57 @@ impl Gateway {
         }
         Ok(Self {
             hosts: Hosts::new(apps),
+            load,
             sessions,
             roster,
             issuers,
             random,
             tasks,
-            tunnels_stop,
+            endless_stop,
             _watches: watches,
         })
     }
 
     /// Answers a request, whatever becomes of it.
-    pub async fn handle(&self, request: Request<Incoming>, connection: Connection) -> Response<Body> {
-        let request_id = self.random.token::<12>();
+    pub async fn handle(&self, request: Request<Body>, connection: Connection) -> Response<Body> {
+        let id = RequestId::generate(self.random);
+        let mut access = access_log::begin(&request, id, connection.peer.ip(), self.sessions.now());
         let audience = guard::audience(&request);
-        let span = tracing::info_span!("request", id = request_id, method = %request.method());
-        let served = self.serve(request, connection, &request_id, audience).instrument(span.clone()).await;
-        let mut response = served.unwrap_or_else(|refusal| {
-            span.in_scope(|| log(&refusal));
-            respond::refusal(&refusal, audience)
-        });
-        if let Ok(value) = HeaderValue::try_from(request_id) {
-            response.headers_mut().insert("x-request-id", value);
+        let answering = async {
+            let served = self.serve(request, connection, id, audience, &mut access).await;
+            served.unwrap_or_else(|refusal| {
+                log(&refusal);
+                respond::refusal(&refusal, audience)
+            })
+        };
+        // In its place: it is large, and would be copied.
+        let mut response = id.within(pin!(answering)).await;
+        if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+            response.headers_mut().insert(headers::X_REQUEST_ID, value);
         }
-        response
+        match access {
+            Some(access) => {
+                let status = response.status();
+                response.map(|body| access.until_sent(status, body))
+            }
+            None => response,
+        }
     }
 
     async fn serve(
         &self,
-        request: Request<Incoming>,
+        request: Request<Body>,
         connection: Connection,
-        request_id: &str,
+        request_id: RequestId,
         audience: Audience,
+        access: &mut Option<Access>,
     ) -> Result<Response<Body>, Refusal> {
         let app = self.hosts.admit(&request)?;
+        if let Some(access) = access {
+            let peer = connection.peer.ip();
+            access.comes_from(client_address(request.headers(), peer, &app.trusted_proxies));
+        }
+        let place = self.load.enter()?;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Refusal::method_not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
@@ -163,44 +203,32 @@ impl Gateway {
         }
         let path = request.uri().path();
         if let Some(endpoint) = app.endpoints.find(path) {
+            if let Some(access) = access {
+                access.is_for(&Site::new(app.origin.as_str(), path));
+            }
             guard_endpoint(endpoint, &request, &app.origin)?;
-            let (head, body) = request.into_parts();
-            let client = connection.client;
-            let body = bounded(body, LARGEST_FORM, move || client.request_received());
-            return app.endpoints.answer(endpoint, &head, body).await;
+            // What most requests do not need has its own place: all they need is copied there at their start.
+            let answered = answer_endpoint(app, endpoint, request, connection.peer.ip(), &place);
+            return Box::pin(answered).await;
         }
         if app.endpoints.owns(path) {
             return Err(nothing_here());
         }
-        let route = Arc::clone(app.routes.find(path)?.ok_or_else(nothing_here)?);
+        let route = app.routes.find(path)?.ok_or_else(nothing_here)?;
+        if let Some(access) = access {
+            access.is_for(&route.site);
+        }
         route.check(&request)?;
-        let admission = app.admit(&route.rules, &request, audience).await?;
-        let user = match admission.who {
-            Who::User(user) => Some(*user),
-            Who::Anybody => None,
-            Who::Stranger(response) => return Ok(response),
-        };
-        if let Some(user) = &user {
-            app.note_activity(user);
-        }
-        let mut response = match &route.answers {
-            Answers::Files(files, segments) => {
-                if let Some(user) = &user {
-                    check_scopes(&user.session, &route.rules)?;
-                }
-                let depends_on_session = route.rules.auth != Auth::None;
-                answer::serve_file(files, *segments, request, audience, depends_on_session).await
-            }
-            Answers::Upstream(upstream, segments) => {
-                let path = route::upstream_path(request.uri(), *segments);
-                let exchange = Exchange { app, rules: &route.rules, upstream, path, connection, request_id };
-                exchange.run(request, user).await?
-            }
-        };
-        if admission.cookie_is_dead {
-            app.take_cookie_back(&mut response);
-        }
-        Ok(response)
+        let visit = Visit { app, route, connection, request_id, audience };
+        let mut quota = route.rate_limits.quota();
+        let answered = visit.answer(request, &place, &mut quota).await;
+        quota.tell(answered)
+    }
+
+    /// Watches, for as long as it is awaited, whether the thread it runs on has too much to do. Each thread that
+    /// serves is to have one.
+    pub async fn watch_load(&self) {
+        self.load.watch().await;
     }
 
     /// Sees whether each issuer is there, unless that was done lately: at the start, so that a fault of the
@@ -241,13 +269,102 @@ impl Gateway {
         self.issuers.iter().map(|client| (client.issuer(), client.availability()))
     }
 
-    /// Closes the tunnels, which would never end by themselves and are opened again elsewhere; then waits
-    /// for what goes on behind answered requests: refreshes, their writes, revocations.
+    /// Ends tunnels and event streams, which would never end by themselves and are opened again elsewhere.
+    pub fn end_endless(&self) {
+        self.endless_stop.cancel();
+    }
+
+    /// Waits for what goes on behind answered requests: refreshes, their writes, revocations.
     pub async fn settle(&self) {
-        self.tunnels_stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+impl Visit<'_> {
+    async fn answer(
+        self,
+        request: Request<Body>,
+        place: &Place<'_>,
+        quota: &mut Quota<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let Self { app, route, connection, request_id, audience } = self;
+        // A body that streams is not to be looked at from elsewhere while the session is loaded.
+        let (head, body) = request.into_parts();
+        let head = Request::from_parts(head, ());
+        let client =
+            || Whose::client(client_address(head.headers(), connection.peer.ip(), &app.trusted_proxies));
+        let uses_session = route.rules.auth != Auth::None;
+        if place.is_reserved() && !(uses_session && may_be_of_a_session(app, head.headers())) {
+            place.take_for_anybody()?;
+        }
+        // Before the store is asked for a session: a flood must not reach it.
+        quota.count(RateLimitKey::Client, client).await?;
+        let admission = app.admit(&route.rules, &head, audience).await?;
+        let user = match admission.who {
+            Who::User(user) => {
+                quota.count(RateLimitKey::Session, || Whose::Session(user.ticket.id)).await?;
+                Some(*user)
+            }
+            Who::Anybody => {
+                place.take_for_anybody()?;
+                quota.count(RateLimitKey::Session, client).await?;
+                None
+            }
+            Who::Stranger(response) => return Ok(response),
+        };
+        let request = head.map(|()| body);
+        if let Some(user) = &user {
+            app.note_activity(user);
+        }
+        let mut response = match &route.answers {
+            Answers::Files(files, segments) => {
+                if let Some(user) = &user {
+                    check_scopes(&user.session, &route.rules)?;
+                }
+                let depends_on_session = route.rules.auth != Auth::None;
+                let file = answer::serve_file(files, *segments, request, audience, depends_on_session);
+                Box::pin(file).await
+            }
+            Answers::Upstream(upstream, segments) => {
+                let path = route::upstream_path(request.uri(), *segments)?;
+                let exchange = Exchange { app, rules: &route.rules, upstream, path, connection, request_id };
+                exchange.run(request, user).await?
+            }
+        };
+        if admission.cookie_is_dead {
+            app.take_cookie_back(&mut response);
+        }
+        Ok(response)
+    }
+}
+
+/// A login is limited by client, and is no request of a live session; all else that is ours is one, or ends one.
+async fn answer_endpoint(
+    app: &App,
+    endpoint: Endpoint,
+    request: Request<Body>,
+    peer: IpAddr,
+    place: &Place<'_>,
+) -> Result<Response<Body>, Refusal> {
+    let (head, body) = request.into_parts();
+    let body = bounded(body, LARGEST_FORM);
+    // What an issuer calls, anybody can: it has no claim to the places of live sessions.
+    let is_for_users = matches!(endpoint, Endpoint::Session | Endpoint::Logout);
+    if place.is_reserved() && !(is_for_users && may_be_of_a_session(app, &head.headers)) {
+        place.take_for_anybody()?;
+    }
+    if endpoint != Endpoint::Login {
+        return app.endpoints.answer(endpoint, &head, body).await;
+    }
+    let mut quota = app.login_rate_limits.quota();
+    let client = || Whose::client(client_address(&head.headers, peer, &app.trusted_proxies));
+    let answered = async {
+        quota.count(RateLimitKey::Client, client).await?;
+        app.endpoints.answer(endpoint, &head, body).await
+    };
+    let answered = answered.await;
+    quota.tell(answered)
 }
 
 fn guard_endpoint<B>(
@@ -282,7 +399,10 @@ fn nothing_here() -> Refusal {
 fn log(refusal: &Refusal) {
     let cause = refusal.cause.as_deref().map(|cause| chain(cause));
     let code = refusal.code.name().unwrap_or("internal");
-    if refusal.code.status().is_server_error() {
+    // A flood is not to fill the disk as well.
+    if matches!(refusal.code, Code::RateLimited | Code::Overloaded) {
+        tracing::debug!(event = "request.refused", code, cause, detail = refusal.detail);
+    } else if refusal.code.status().is_server_error() {
         tracing::warn!(event = "request.refused", code, cause, detail = refusal.detail);
     } else {
         tracing::info!(event = "request.refused", code, cause, detail = refusal.detail);

@@ -21,7 +21,7 @@
 //! # Who else is here
 //!
 //! [`cli`] and [`config`] start it all. [`seal`] is the only room that encrypts. [`tokens`], [`secret`],
-//! [`clock`], [`random`], [`body`], [`fields`], [`connector`] and [`telemetry`] are what everyone may use.
+//! [`clock`], [`random`], [`rate`], [`body`], [`fields`], [`connector`], [`worker`] and [`telemetry`] are what everyone may use.
 //! `CONTRIBUTING.md` has the table of who may import whom, and a test holds the code to it.
 
 pub mod body;
@@ -37,6 +37,7 @@ pub mod gateway;
 pub mod oidc;
 pub mod proxy;
 pub mod random;
+pub mod rate;
 pub mod refresh;
 pub mod respond;
 pub mod revocation;
@@ -46,3 +47,4 @@ pub mod server;
 pub mod session;
 pub mod telemetry;
 pub mod tokens;
+pub mod worker;

@@ -38,18 +38,18 @@ pub use revoke::{Revocation, TokenKind};
 mod authorize;
 mod cache;
 mod client_auth;
-mod discovery;
+pub mod discovery;
 mod end_session;
 mod error;
 mod grants;
 mod http;
-mod id_token;
-mod json;
-mod jwks;
-mod jwt;
+pub mod id_token;
+pub mod json;
+pub mod jwks;
+pub mod jwt;
 mod logout_token;
 mod revoke;
-mod token;
+pub mod token;
 mod userinfo;
 
 /// The client of one app's issuer.

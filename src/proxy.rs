@@ -1,42 +1,62 @@
 //! Forwards one request to an upstream: streamed both ways, with the token added and nothing of ours
 //! or of anybody else's identity let through (RFC 9110 §7.6, RFC 9112).
 
-use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
-use http_body_util::LengthLimitError;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tower_http::timeout::TimeoutBody;
-use url::Url;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tower::BoxError;
 
 use crate::body::Body;
-use crate::config::Timeouts;
-use crate::connector::{self, Connector};
+use crate::config::{self, Health, Timeouts};
+use crate::connector;
 use crate::random::Random;
 use crate::secret::Secret;
+use crate::telemetry::chain;
 
 pub mod activity;
 pub mod body;
 pub mod headers;
+mod servers;
+mod transport;
 pub mod tunnel;
 
 use activity::Activity;
 use headers::Facts;
+use servers::Servers;
+use servers::resolve::{Resolve, SystemResolver};
+use transport::{Failed, Transport};
+use tunnel::End;
 
-/// One server behind the gateway.
+/// The servers behind a route.
 #[derive(Debug)]
 pub struct Upstream {
-    client: Client<Connector, Body>,
-    scheme: Scheme,
-    authority: Authority,
+    servers: Arc<Servers>,
+    transport: Arc<Transport>,
     base_path: String,
     timeouts: Timeouts,
+    attempts: usize,
+    health: Option<(Uri, Health)>,
+    /// Ends with the upstream.
+    watches: Vec<AbortOnDropHandle<()>>,
 }
+
+/// What an upstream answered.
+pub struct Answer {
+    /// The response, its body streaming.
+    pub response: Response<Body>,
+    /// The upstream's end of the tunnel, where a handshake was asked for and granted.
+    pub tunnel: Option<End>,
+}
+
+/// Put among a request's extensions, hears the `Link` fields of each 103 that comes before the answer
+/// (RFC 8297).
+#[derive(Clone)]
+pub struct EarlyHints(pub Arc<dyn Fn(HeaderMap) + Send + Sync>);
 
 /// No connection to an upstream can ever be made with this configuration.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +67,18 @@ pub enum BuildError {
     /// The URL names no server.
     #[error("the upstream's URL names no server")]
     Url(#[from] http::uri::InvalidUri),
+    /// The path of the health checks makes no address.
+    #[error("the path of the health checks cannot be asked for")]
+    Health(#[source] http::Error),
+    /// The URL's host is no value of a field.
+    #[error("the upstream's URL names a host that cannot be sent")]
+    Host(#[from] header::InvalidHeaderValue),
+    /// No certificate can have this name.
+    #[error("the upstream's name can be in no certificate")]
+    ServerName(#[from] rustls::pki_types::InvalidDnsNameError),
+    /// The gateway's own certificate or its key.
+    #[error(transparent)]
+    Identity(#[from] config::InvalidIdentity),
 }
 
 /// Why no response came.
@@ -54,10 +86,10 @@ pub enum BuildError {
 pub enum ForwardError {
     /// No connection could be made; the upstream saw nothing.
     #[error("no connection to the upstream")]
-    Connect(#[source] hyper_util::client::legacy::Error),
+    Connect(#[source] BoxError),
     /// The exchange broke off; the upstream may have acted.
     #[error("the exchange with the upstream broke off")]
-    Exchange(#[source] hyper_util::client::legacy::Error),
+    Exchange(#[source] BoxError),
     /// It is not certain where the answer ends (RFC 9112 §6.3).
     #[error("the framing of the upstream's answer is ambiguous")]
     Framing,
@@ -72,90 +104,202 @@ pub enum ForwardError {
     BodyTooLarge,
     /// The client's body broke off.
     #[error("the request's body broke off")]
-    RequestBody(#[source] hyper_util::client::legacy::Error),
+    RequestBody(#[source] BoxError),
     /// The address or a field could not be put together.
     #[error("no request can be made of this")]
     Address(#[source] http::Error),
 }
 
+impl fmt::Debug for EarlyHints {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("EarlyHints")
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Answer({})", self.response.status())
+    }
+}
+
 impl Upstream {
-    /// The server at `url`, whose path is put before each request's.
-    pub fn new(url: &Url, timeouts: Timeouts) -> Result<Self, BuildError> {
-        let connector = connector::connector(timeouts.connect, url.scheme() == "https")?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(connector::POOL_IDLE_TIMEOUT)
-            .build(connector);
+    /// The servers of a route.
+    ///
+    /// # Errors
+    /// Where no connection to them can ever be made.
+    pub fn new(
+        upstream: &config::Upstream,
+        timeouts: Timeouts,
+        attempts: usize,
+        random: Random,
+    ) -> Result<Self, BuildError> {
+        let transport = Transport::new(upstream, timeouts)?;
+        let health = upstream
+            .health
+            .as_ref()
+            .map(|health| Ok((address(&transport, health.path.as_str().try_into()?)?, health.clone())));
         Ok(Self {
-            client,
-            scheme: if url.scheme() == "https" { Scheme::HTTPS } else { Scheme::HTTP },
-            authority: url.authority().parse()?,
-            base_path: url.path().trim_end_matches('/').to_owned(),
+            servers: Arc::new(Servers::new(upstream, timeouts.connect.min(timeouts.response), random)),
+            health: health.transpose().map_err(BuildError::Health)?,
+            transport: Arc::new(transport),
+            base_path: upstream.url.path().trim_end_matches('/').to_owned(),
             timeouts,
+            attempts,
+            watches: Vec::new(),
         })
     }
 
-    /// Sends a request to `path` (canonical, still escaped, with its query) and gives back the response
-    /// with its body streaming. The request's head must still be as the client sent it, but for our
-    /// cookies; `token` goes out as its `Authorization`.
+    /// Begins to follow where the servers' names lead, and to ask the servers whether they are well. Until
+    /// then no name is resolved. To be called within a runtime; what it begins ends with the upstream.
+    pub fn watch(&mut self) {
+        self.watch_with(Arc::new(SystemResolver));
+    }
+
+    fn watch_with(&mut self, resolver: Arc<dyn Resolve>) {
+        if self.servers.has_names() {
+            self.watches.push(spawn(servers::resolve::follow(Arc::clone(&self.servers), resolver)));
+        }
+        if let Some((uri, health)) = self.health.clone() {
+            let (servers, transport) = (Arc::clone(&self.servers), Arc::clone(&self.transport));
+            self.watches.push(spawn(servers::check::watch(servers, transport, uri, health)));
+        }
+    }
+
+    /// Sends a request to `path` (canonical, still escaped) and gives back the answer with
+    /// its body streaming. The request's head must still be as the client sent it, but for our cookies;
+    /// `token` goes out as its `Authorization`.
+    ///
+    /// # Errors
+    /// Where no response came, or none that can be passed on.
     pub async fn forward(
         &self,
         mut request: Request<Body>,
-        path: &str,
+        path: &PathAndQuery,
         token: Option<&Secret>,
         facts: &Facts<'_>,
         random: Random,
-    ) -> Result<Response<Body>, ForwardError> {
+    ) -> Result<Answer, ForwardError> {
         let is_handshake = tunnel::is_handshake(&request);
-        *request.uri_mut() = self.address(path).map_err(ForwardError::Address)?;
+        let takes_trailers = takes_trailers(request.headers());
+        *request.uri_mut() = self.target(path).map_err(ForwardError::Address)?;
         *request.version_mut() = Version::HTTP_11;
         headers::prepare_request(request.headers_mut(), facts, token, random)
             .map_err(|error| ForwardError::Address(error.into()))?;
         if is_handshake {
             tunnel::write_handshake(request.headers_mut());
         }
-        let activity = Arc::new(Activity::default());
-        if !request.body().is_end_stream() {
+        if takes_trailers {
+            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        let mut upload = None;
+        if request.body().is_end_stream() {
+            // A length that no body follows would be filled by the next request on the connection.
+            if request.headers().get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
+                request.headers_mut().remove(header::CONTENT_LENGTH);
+            }
+        } else {
             // The client library gives a GET no body unless its head says that there is one.
             if !request.headers().contains_key(header::CONTENT_LENGTH) {
                 let chunked = HeaderValue::from_static("chunked");
                 request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
             }
+            let activity = Arc::new(Activity::default());
             request = request.map(|body| body::noting(body, Arc::clone(&activity)));
+            upload = Some(activity);
         }
-        let connection = capture_connection(&mut request);
-        let response = tokio::select! {
-            response = self.client.request(request) => response.map_err(classify)?,
-            () = activity.ceases(self.timeouts.response) => return Err(ForwardError::Timeout),
-        };
-        if headers::has_ambiguous_framing(response.headers()) {
-            // What is left on it may pass for the answer to somebody else's request (R39).
-            if let Some(connection) = &*connection.connection_metadata() {
-                connection.poison();
-            }
-            return Err(ForwardError::Framing);
-        }
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !is_handshake {
+        let answer = self.send(request, upload).await?;
+        if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS && !is_handshake {
             return Err(ForwardError::Upgrade);
         }
         let idle = self.timeouts.idle;
-        Ok(response.map(|body| body::filter_trailers(TimeoutBody::new(idle, body))))
+        let response = answer.response.map(|body| body::answered(body, idle));
+        Ok(Answer { response, ..answer })
     }
 
-    fn address(&self, path: &str) -> Result<Uri, http::Error> {
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(PathAndQuery::try_from(format!("{}{path}", self.base_path))?)
-            .build()
+    /// Tries one server after another while the request was surely not processed.
+    async fn send(
+        &self,
+        mut request: Request<Body>,
+        upload: Option<Arc<Activity>>,
+    ) -> Result<Answer, ForwardError> {
+        let started = Instant::now();
+        let mut server = self.servers.pick().await?;
+        let mut tried = Vec::new();
+        loop {
+            let sent = tokio::select! {
+                sent = self.transport.send(server.address(), request) => sent,
+                is_uploading = self.stalls(started, upload.as_ref()) => {
+                    if is_uploading {
+                        // It may be the client who stalls: nobody is to take servers out in that way.
+                        return Err(ForwardError::Timeout);
+                    }
+                    Err(Failed { error: ForwardError::Timeout, unprocessed: None })
+                }
+            };
+            let Failed { error, unprocessed } = match sent {
+                Ok(answer) => {
+                    self.servers.note_answer(&server);
+                    return Ok(answer);
+                }
+                Err(failed) => failed,
+            };
+            self.servers.note_failure(&server, &error, unprocessed.is_some());
+            tried.push(server.address().clone());
+            let Some(again) = unprocessed.filter(|_| tried.len() < self.attempts) else { return Err(error) };
+            let another = Box::pin(self.servers.pick_another(&tried, &error)).await;
+            let Some(another) = another else { return Err(error) };
+            tracing::debug!(event = "upstream.tried_again", address = %another.address(), error = %chain(&error));
+            (request, server) = (*again, another);
+        }
+    }
+
+    /// Done once nothing has moved for too long; gives whether the client's body was still under way, which
+    /// shares the activity until it was sent.
+    async fn stalls(&self, started: Instant, upload: Option<&Arc<Activity>>) -> bool {
+        match upload {
+            Some(activity) => {
+                activity.ceases(self.timeouts.response).await;
+                Arc::strong_count(activity) > 1
+            }
+            None => {
+                tokio::time::sleep_until(started + self.timeouts.response).await;
+                false
+            }
+        }
+    }
+
+    fn target(&self, path: &PathAndQuery) -> Result<Uri, http::Error> {
+        if self.base_path.is_empty() {
+            return address(&self.transport, path.clone());
+        }
+        address(&self.transport, PathAndQuery::try_from(format!("{}{path}", self.base_path))?)
     }
 }
 
+fn address(transport: &Transport, path: PathAndQuery) -> Result<Uri, http::Error> {
+    Uri::builder()
+        .scheme(transport.scheme().clone())
+        .authority(transport.authority().clone())
+        .path_and_query(path)
+        .build()
+}
+
+/// Runs for as long as what this gives is kept.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+/// Whether the client wants trailers, and nothing else by the same field: alone this much of it may be sent
+/// in HTTP/2, where gRPC asks for it (RFC 9113 §8.2.2).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let mut fields = headers.get_all(header::TE).iter();
+    fields.next().is_some_and(|field| field == "trailers") && fields.next().is_none()
+}
+
 /// Whether a response says that the token was refused (RFC 6750 §3.1), so that a fresh one may help.
-pub fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
-    status == StatusCode::UNAUTHORIZED
-        && headers.get_all(header::WWW_AUTHENTICATE).iter().any(|challenge| {
+pub fn refuses_token<B>(response: &Response<B>) -> bool {
+    response.status() == StatusCode::UNAUTHORIZED
+        && response.headers().get_all(header::WWW_AUTHENTICATE).iter().any(|challenge| {
             // One field may hold several challenges (RFC 9110 §11.6.1).
             let challenge = challenge.to_str().unwrap_or_default().to_ascii_lowercase();
             challenge
@@ -163,23 +307,6 @@ pub fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
                 .skip_while(|part| *part != "bearer")
                 .any(|part| matches!(part, "error=\"invalid_token\"" | "error=invalid_token"))
         })
-}
-
-fn classify(error: hyper_util::client::legacy::Error) -> ForwardError {
-    if error.is_connect() {
-        return ForwardError::Connect(error);
-    }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if cause.is::<LengthLimitError>() {
-            return ForwardError::BodyTooLarge;
-        }
-        if cause.is::<body::BrokenOff>() {
-            return ForwardError::RequestBody(error);
-        }
-        source = cause.source();
-    }
-    ForwardError::Exchange(error)
 }
 
 #[cfg(test)]
@@ -191,9 +318,8 @@ mod tests {
     #[test]
     fn only_a_bearer_challenge_with_invalid_token_asks_for_a_fresh_token() {
         let refused = |challenge: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-            refuses_token(StatusCode::UNAUTHORIZED, &headers)
+            let response = Response::builder().status(401).header(header::WWW_AUTHENTICATE, challenge);
+            refuses_token(&response.body(()).unwrap())
         };
         assert!(refused("Bearer error=\"invalid_token\""));
         assert!(refused("bearer realm=\"api\", error=\"invalid_token\", error_description=\"expired\""));
@@ -201,7 +327,18 @@ mod tests {
         assert!(!refused("Bearer error=\"insufficient_scope\""));
         assert!(!refused("Bearer"));
         assert!(!refused("Basic realm=\"invalid_token\""));
-        assert!(!refuses_token(StatusCode::UNAUTHORIZED, &HeaderMap::new()));
+        assert!(!refuses_token(&Response::builder().status(401).body(()).unwrap()));
+    }
+
+    fn plain(url: &str) -> config::Upstream {
+        config::Upstream {
+            url: url::Url::parse(url).unwrap(),
+            strip_prefix: None,
+            addresses: Vec::new(),
+            protocol: config::Protocol::Auto,
+            tls: config::UpstreamTls::default(),
+            health: None,
+        }
     }
 
     #[test]
@@ -212,12 +349,12 @@ mod tests {
             idle: Duration::from_secs(1),
         };
         let at = |url: &str, path: &str| {
-            let upstream = Upstream::new(&Url::parse(url).unwrap(), timeouts).unwrap();
-            upstream.address(path).unwrap().to_string()
+            let upstream = Upstream::new(&plain(url), timeouts, 1, Random::SYSTEM).unwrap();
+            upstream.target(&path.parse().unwrap()).unwrap().to_string()
         };
         assert_eq!(at("http://orders.internal:9000", "/a?b=c"), "http://orders.internal:9000/a?b=c");
         assert_eq!(at("http://orders.internal/v1/", "/a"), "http://orders.internal/v1/a");
-        assert_eq!(at("http://orders.internal/v1", ""), "http://orders.internal/v1/");
-        assert_eq!(at("http://orders.internal", "?q=1"), "http://orders.internal/?q=1");
+        assert_eq!(at("http://orders.internal/v1", "/"), "http://orders.internal/v1/");
+        assert_eq!(at("http://orders.internal", "/?q=1"), "http://orders.internal/?q=1");
     }
 }

@@ -142,7 +142,7 @@ impl Refresher {
     /// The session of a ticket: the store's, or this process's own where that is newer.
     pub async fn load(&self, ticket: &Ticket) -> Result<Option<Arc<Session>>, Unavailable> {
         let loaded = self.0.sessions.load(ticket).await;
-        let unwritten = self.0.unwritten(&self.0.sessions.record_key(ticket));
+        let unwritten = self.0.unwritten(ticket.record_key());
         match (loaded, unwritten) {
             (Ok(Some(stored)), Some((newer, _))) if newer.version > stored.version => Ok(Some(newer)),
             // The store is away, and what this process holds was to be written there. Where the session may
@@ -171,7 +171,8 @@ impl Refresher {
                 Ok(session)
             }
             Freshness::Expired => {
-                let renewed = self.0.land(ticket, self.0.board(ticket, &session, false)).await?;
+                let landing = self.0.land(ticket, self.0.board(ticket, &session, false));
+                let renewed = Box::pin(landing).await?;
                 if has_same_token(&renewed, &session) {
                     // It could not be written for as long as it lived.
                     return Err(Failure::Store(Unavailable("longer than the token lived".to_owned())));

@@ -1,50 +1,49 @@
 //! Listeners and connections: what a client may use up before, between and during its requests (R65), and
 //! how the process stops.
 
-use std::any::Any;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
-use http_body::Body as _;
-use http_body_util::{BodyExt, Collected};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::body::Body;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, Limits};
-use crate::error::{Code, Refusal};
-use crate::gateway::{self, ClientConnection, Connection, Gateway};
+use crate::config::{self, Config};
+use crate::gateway::{self, Gateway};
 use crate::random::Random;
-use crate::respond::{self, Audience};
 use crate::session::store::file::FileStore;
 use crate::session::store::memory::MemoryStore;
 use crate::session::store::redis::RedisStore;
 use crate::session::store::{self, Store};
-use crate::telemetry::chain;
 
+mod accept;
 mod admin;
+mod answer;
+mod client;
+mod connection;
+mod http1;
+mod http2;
+mod prefixed;
+pub mod proxy_protocol;
 mod timing;
+mod tls;
+pub mod workers;
 
-use timing::{TimedStream, Timing};
+use accept::Connections;
+use client::Places;
+use connection::Listener;
+use tls::Tls;
+use workers::Workers;
 
-/// How much of a connection is read ahead, in bytes, unless a head may be larger.
-const BUFFER: usize = 64 * 1024;
+pub use tls::InvalidTls;
+
+/// How many connections may wait to be accepted, as far as the operating system allows.
+const BACKLOG: u32 = 4096;
 
 /// How many connections are told at a time that they are too many; beyond these they are closed without a word.
 const MOST_TURNED_AWAY: usize = 64;
@@ -52,8 +51,14 @@ const MOST_TURNED_AWAY: usize = 64;
 /// How long a client that is turned away has to take the word, in each direction.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After a connection could not be accepted. Out of file descriptors, mostly: a pause lets connections end.
+/// After a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is said that there are too many connections, while there are.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// How often the certificate's files are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a balancer has, at most, to see that this gateway drains, before nobody can connect any more.
 const LONGEST_NOTICE: Duration = Duration::from_secs(5);
@@ -61,11 +66,11 @@ const LONGEST_NOTICE: Duration = Duration::from_secs(5);
 /// The gateway, bound to its addresses.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    socket: TcpListener,
     admin: Option<TcpListener>,
-    limits: Limits,
+    listener: Arc<Listener>,
+    certificate_interval: Duration,
     shutdown_grace: Duration,
-    gateway: Arc<Gateway>,
 }
 
 /// Why the gateway cannot start.
@@ -83,6 +88,9 @@ pub enum BindError {
     /// The store cannot be used.
     #[error("the session store cannot be used")]
     Store(#[source] StoreError),
+    /// TLS cannot be spoken.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] InvalidTls),
     /// The gateway cannot be built.
     #[error(transparent)]
     Gateway(#[from] gateway::BuildError),
@@ -126,15 +134,32 @@ impl Server {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, BindError> {
-        let listener = listen(config.server.listen).await?;
-        let admin = match &config.admin {
-            Some(admin) => Some(listen(admin.listen).await?),
-            None => None,
+        let socket = listen(config.server.listen)?;
+        let admin = config.admin.as_ref().map(|admin| listen(admin.listen)).transpose()?;
+        let server = &config.server;
+        let (limits, shutdown_grace) = (server.limits.clone(), server.shutdown_grace);
+        let tls = server.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
+        let (trusted_proxies, proxy_protocol) = (server.trusted_proxies.clone(), server.proxy_protocol);
+        let h2c = server.h2c;
+        let listener = Listener {
+            gateway: Arc::new(Gateway::new(config, store, &clock, Random::SYSTEM)?),
+            trusted_proxies,
+            proxy_protocol,
+            h2c,
+            tls,
+            places: Places::new(limits.connections, limits.connections_per_client),
+            turned_away: Semaphore::new(MOST_TURNED_AWAY),
+            limits,
         };
-        let limits = config.server.limits.clone();
-        let shutdown_grace = config.server.shutdown_grace;
-        let gateway = Arc::new(Gateway::new(config, store, &clock, Random::SYSTEM)?);
-        Ok(Self { listener, admin, limits, shutdown_grace, gateway })
+        let (listener, certificate_interval) = (Arc::new(listener), CERTIFICATE_INTERVAL);
+        Ok(Self { socket, admin, listener, certificate_interval, shutdown_grace })
+    }
+
+    /// How often the certificate's files are looked at; every five seconds where this is not said.
+    #[must_use]
+    pub fn certificate_interval(mut self, interval: Duration) -> Self {
+        self.certificate_interval = interval;
+        self
     }
 
     /// Where the apps are served.
@@ -142,7 +167,7 @@ impl Server {
     /// # Errors
     /// Where the operating system does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.socket.local_addr()
     }
 
     /// Where operators look, where that is wanted.
@@ -154,10 +179,25 @@ impl Server {
     /// notice, no connection is accepted any more, requests under way have the grace time to end, and what
     /// goes on behind answered requests is waited for.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, admin, limits, shutdown_grace, gateway } = self;
+        self.run_on(&Workers::none(), shutdown).await;
+    }
+
+    /// The same, with connections served by threads of their own. They must not be stopped before this is done.
+    pub async fn run_on(self, workers: &Workers, shutdown: impl Future<Output = ()>) {
+        let Self { socket, admin, listener, certificate_interval, shutdown_grace } = self;
+        let gateway = &listener.gateway;
         let readiness = Arc::new(Readiness::default());
-        let admin = admin
-            .map(|listener| tokio::spawn(admin::run(listener, Arc::clone(&gateway), Arc::clone(&readiness))));
+        let admin =
+            admin.map(|socket| spawn(admin::run(socket, Arc::clone(gateway), Arc::clone(&readiness))));
+        let tls = listener.tls.clone();
+        let certificate = tls.map(|tls| spawn(async move { tls.watch(certificate_interval).await }));
+        let watches: Vec<_> = workers
+            .runtimes()
+            .map(|runtime| {
+                let gateway = Arc::clone(gateway);
+                AbortOnDropHandle::new(runtime.spawn(async move { gateway.watch_load().await }))
+            })
+            .collect();
         gateway.look_for_issuers();
 
         let connections = Connections { open: TaskTracker::new(), stopping: CancellationToken::new() };
@@ -169,11 +209,13 @@ impl Server {
         };
         tokio::select! {
             () = draining => {}
-            () = accept(listener, &limits, &gateway, &connections) => {}
+            () = accept::accept(socket, &listener, workers, &connections) => {}
         }
         let settled = async {
             connections.stopping.cancel();
+            gateway.end_endless();
             connections.open.close();
+            // First, for requests under way begin such work.
             connections.open.wait().await;
             gateway.settle().await;
         };
@@ -181,9 +223,7 @@ impl Server {
         if tokio::time::timeout(left, settled).await.is_err() {
             tracing::warn!(event = "server.cut_off", "the grace time is over; what was under way is cut off");
         }
-        if let Some(admin) = admin {
-            admin.abort();
-        }
+        drop((admin, certificate, watches));
     }
 }
 
@@ -202,29 +242,6 @@ impl Readiness {
     }
 }
 
-/// A connection of the public listener: its time limits, and its place among those that are open.
-#[derive(Debug)]
-struct PublicConnection {
-    timing: Arc<Timing>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl ClientConnection for PublicConnection {
-    fn request_received(&self) {
-        self.timing.request_received();
-    }
-
-    fn becomes_tunnel(&self) {
-        self.timing.becomes_tunnel();
-    }
-}
-
-/// The connections there are, and the word that no further request is taken on them.
-struct Connections {
-    open: TaskTracker,
-    stopping: CancellationToken,
-}
-
 fn store(config: &config::Store, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
     let clock = Arc::clone(clock);
     Ok(match config {
@@ -234,107 +251,18 @@ fn store(config: &config::Store, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Store
     })
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError::Listen { address, source })
-}
-
-async fn accept(listener: TcpListener, limits: &Limits, gateway: &Arc<Gateway>, connections: &Connections) {
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let turned_away = Arc::new(Semaphore::new(MOST_TURNED_AWAY));
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(event = "server.accept_failed", error = %error);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(event = "server.overloaded", "a connection is one too many");
-            if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
-                tokio::spawn(turn_away(stream, place));
-            }
-            continue;
-        };
-        let stopping = connections.stopping.clone();
-        let served = serve(stream, peer, limits.clone(), Arc::clone(gateway), stopping, place);
-        connections.open.spawn(served);
-    }
-}
-
-async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    limits: Limits,
-    gateway: Arc<Gateway>,
-    stopping: CancellationToken,
-    place: OwnedSemaphorePermit,
-) {
-    // Small answers must not wait for each other; a socket that refuses this works all the same.
-    let _ = stream.set_nodelay(true);
-    let timing = Arc::new(Timing::new(limits.header_timeout, limits.idle_timeout));
-    let stream = TimedStream::new(stream, Arc::clone(&timing));
-    let public = Arc::new(PublicConnection { timing, _place: place });
-    let service = tower::service_fn(move |request: Request<Incoming>| {
-        let (gateway, public) = (Arc::clone(&gateway), Arc::clone(&public));
-        async move {
-            let request_under_way = public.timing.begin_request();
-            if request.body().is_end_stream() {
-                public.timing.request_received();
-            }
-            let connection = Connection { peer, client: public };
-            let response = gateway.handle(request, connection).await;
-            Ok::<_, Infallible>(response.map(|body| request_under_way.until_sent(body).boxed_unsync()))
-        }
-    });
-    let service = ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).service(service);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // The stream keeps this time itself: hyper's would cut idle connections off as well.
-        .header_read_timeout(None)
-        .max_header_size(limits.header_bytes)
-        .max_buf_size(limits.header_bytes.max(BUFFER))
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart must not wait for connections of the one before it to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
     };
-    if let Err(error) = ended {
-        tracing::debug!(event = "connection.ended", error = %chain(&error));
-    }
+    listen().map_err(|source| BindError::Listen { address, source })
 }
 
-/// A panic is a fault of ours; it ends one request and nothing more.
-fn panicked(_: Box<dyn Any + Send>) -> Response<Body> {
-    tracing::error!(event = "request.panicked");
-    respond::refusal(
-        &Refusal::new(Code::Internal, "The gateway failed. This is not your fault."),
-        Audience::Script,
-    )
-}
-
-/// Answers whatever a connection too many may ask, without waiting for it.
-async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
-    let refusal = Refusal::new(Code::Overloaded, "There are too many connections. Try again shortly.");
-    let (head, body) = respond::refusal(&refusal, Audience::Script).into_parts();
-    let Ok(body) = body.collect().await.map(Collected::to_bytes) else { return };
-    let mut answer = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
-    for (name, value) in &head.headers {
-        answer.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    answer.extend(format!("Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes());
-    answer.extend(body);
-    let timing = Timing::new(TURN_AWAY_TIMEOUT, TURN_AWAY_TIMEOUT);
-    let mut stream = TimedStream::new(stream, Arc::new(timing));
-    let said = async {
-        stream.write_all(&answer).await?;
-        stream.shutdown().await
-    };
-    let _ = tokio::time::timeout(TURN_AWAY_TIMEOUT, said).await;
+/// Runs for as long as what this gives is kept.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
 }

@@ -164,6 +164,16 @@ impl Sessions {
         Ticket::from_cookie(value, &self.common.ring, &self.cookie_context())
     }
 
+    /// The same of a request's cookie, which mostly was opened here before.
+    pub fn ticket(&self, value: &str) -> Option<Arc<Ticket>> {
+        let tickets = &self.common.tickets;
+        tickets.get(&self.app, value).or_else(|| {
+            let ticket = Arc::new(self.open_cookie(value)?);
+            tickets.insert(&self.app, value, Arc::clone(&ticket));
+            Some(ticket)
+        })
+    }
+
     /// Begins a session, and gives its ticket and the cookie's value. Each has a new id (R23).
     ///
     /// # Errors
@@ -299,7 +309,7 @@ impl Sessions {
 
     /// The key of the ticket's record, which names the session without opening it.
     pub fn record_key(&self, ticket: &Ticket) -> RecordKey {
-        ticket.id.record_key()
+        ticket.record_key().clone()
     }
 
     /// Takes or renews the lease on the session; `false` where another owner holds it.
@@ -496,6 +506,9 @@ mod tests {
         let now = bench.clock.now();
         let (ticket, value) = bench.sessions.create(tokens(now), identity()).await.unwrap();
         assert_eq!(bench.sessions.open_cookie(&value), Some(ticket.clone()));
+        for _ in 0..2 {
+            assert_eq!(bench.sessions.ticket(&value).as_deref(), Some(&ticket));
+        }
         let expected = Session {
             identity: identity(),
             tokens: tokens(now),
@@ -614,7 +627,7 @@ mod tests {
         let stolen = bench.store.read(&alice.id.record_key()).await.unwrap().unwrap();
         bench.store.create(&bob.id.record_key(), &stolen).await.unwrap();
         assert_eq!(bench.load(&bob).await, None);
-        let moved = Ticket { id: bob.id, data_key: alice.data_key.clone() };
+        let moved = Ticket::new(bob.id, alice.data_key.clone());
         assert_eq!(bench.load(&moved).await, None, "not even with its own key");
         assert!(bench.load(&alice).await.is_some());
         let other_app = sessions("https://other.example.com", &bench.clock, &bench.store);

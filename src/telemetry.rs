@@ -8,23 +8,53 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, Telemetry};
 
+pub mod access_log;
 pub mod metrics;
+mod request;
 
-/// Writes log lines to standard error from here on, as configured.
-pub fn start(config: &Telemetry) {
+pub use request::RequestId;
+
+use access_log::AccessLog;
+use request::OfRequest;
+
+/// Writes log lines to standard error and, where that is wanted, a line for each answer to standard output
+/// from here on. What this gives is kept for as long as there is anything to log.
+pub fn start(config: &Telemetry) -> Started {
     // The libraries below us may log headers and bodies when asked for more; ours is the only voice.
-    let filter = EnvFilter::new(format!("warn,cloakroom={},hyper=off,hyper_util=off", config.log_level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let filter =
+        EnvFilter::new(format!("warn,cloakroom={},h2=off,hyper=off,hyper_util=off", config.log_level));
+    let is_terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
-        LogFormat::Text => builder.finish().try_init(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true);
+            builder.map_event_format(OfRequest).finish().try_init()
+        }
+        LogFormat::Text => {
+            let builder = builder.with_ansi(is_terminal);
+            builder.map_event_format(|format| OfRequest(format.with_ansi(is_terminal))).finish().try_init()
+        }
     };
     // A program that embeds the gateway may have set a subscriber of its own.
     if started.is_err() {
         tracing::debug!(event = "telemetry.not_started", "logs go to the subscriber that was there before");
+    }
+    if config.access_log
+        && let Err(error) = AccessLog::start(config.log_format)
+    {
+        tracing::error!(event = "access_log.not_started", %error);
+    }
+    Started(())
+}
+
+/// Logs are being written. What is left of them is written when this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Started(());
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        AccessLog::stop();
     }
 }
 

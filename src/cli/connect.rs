@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use url::Url;
 
 use crate::clock::SystemClock;
-use crate::config::{App, Config, RedisServers, Store, Target};
+use crate::config::{Address, App, Config, RedisServers, Store, Target, Upstream};
 use crate::oidc::Client;
 use crate::random::Random;
 use crate::session::store::Store as _;
@@ -57,10 +57,10 @@ pub(super) async fn try_all(config: &Config) -> Vec<Finding> {
             findings.push(try_issuer(app).await);
         }
         for route in &app.routes {
-            if let Target::Upstream { url, .. } = &route.target
-                && tried.insert(url.as_str())
+            if let Target::Upstream(upstream) = &route.target
+                && tried.insert(upstream.url.as_str())
             {
-                findings.push(try_upstream(url).await);
+                findings.extend(try_upstream(upstream).await);
             }
         }
     }
@@ -114,12 +114,18 @@ async fn try_issuer(app: &App) -> Finding {
     Finding::new(format!("issuer: {}", app.oidc.issuer), outcome, remedy)
 }
 
-async fn try_upstream(url: &Url) -> Finding {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default().unwrap_or_default();
-    let outcome = in_time(TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
-    let remedy = "see that it runs, and that its name and port can be reached from here";
-    Finding::new(format!("upstream: {url}"), outcome, remedy)
+/// Each of its addresses.
+async fn try_upstream(upstream: &Upstream) -> Vec<Finding> {
+    let remedy = "see that it runs, and that its address can be reached from here";
+    let mut findings = Vec::new();
+    for address in upstream.servers() {
+        let outcome = match &address {
+            Address::Tcp { host, port } => in_time(TcpStream::connect((host.as_str(), *port))).await,
+            Address::Unix(path) => in_time(UnixStream::connect(path)).await,
+        };
+        findings.push(Finding::new(format!("upstream: {} at {address}", upstream.url), outcome, remedy));
+    }
+    findings
 }
 
 async fn in_time<T, E: std::error::Error + 'static>(

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, Uri};
-use url::Url;
 
+use super::{RateLimit, Upstream};
 use crate::secret::Secret;
 
 /// One app: an origin in the browser, its issuer, and its routes.
@@ -21,6 +21,8 @@ pub struct App {
     pub oidc: Oidc,
     /// The session's cookie and time limits.
     pub session: Session,
+    /// How many logins a client address may begin; each limit holds.
+    pub login_rate_limits: Vec<RateLimit>,
     /// Where requests go.
     pub routes: Vec<Route>,
 }
@@ -111,6 +113,10 @@ pub struct Route {
     pub required_scopes: Vec<String>,
     /// For the upstream.
     pub timeouts: Timeouts,
+    /// How often a request is sent at most: again only where it was surely not processed.
+    pub attempts: usize,
+    /// How many requests may be made; each limit holds.
+    pub rate_limits: Vec<RateLimit>,
     /// Whether WebSocket handshakes are let through.
     pub websocket: bool,
     /// Whether `%2f` may stand in a path.
@@ -120,13 +126,8 @@ pub struct Route {
 /// What answers a route.
 #[derive(Debug)]
 pub enum Target {
-    /// Another server.
-    Upstream {
-        /// `http` or `https`, with an optional path that is put before the request's.
-        url: Url,
-        /// Taken off the request's path: a leading slash, none at the end.
-        strip_prefix: Option<String>,
-    },
+    /// Other servers.
+    Upstream(Box<Upstream>),
     /// A folder of static files.
     Files(PathBuf),
 }

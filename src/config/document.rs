@@ -47,12 +47,16 @@ pub(super) enum Kind {
 pub(super) fn parse(text: &str, reading: &mut Reading<'_>) -> Result<Node, Reported> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     refuse_unprintable(text, reading)?;
+    // The parser sees a line break at the end of each text, and may find something behind it.
+    let end = position_of(text, text.len());
     let mut parser = Parser::new_from_str(text);
     let mut tree = Tree::default();
     while let Some(event) = parser.next_event() {
         match event {
-            Ok((event, span)) => tree.take(event, position(span.start), reading)?,
-            Err(error) => return Err(syntax_fault(text, &error, reading)),
+            Ok((event, span)) => tree.take(event, position(span.start).min(end), reading)?,
+            Err(error) => {
+                return Err(syntax_fault(text, end, &error, reading));
+            }
         }
     }
     let nothing = Place { position: Position { line: 1, column: 1 }, text: String::new() };
@@ -273,9 +277,9 @@ fn refuse_unprintable(text: &str, reading: &mut Reading<'_>) -> Result<(), Repor
     Err(reading.fault(&place, "a character that YAML does not allow", "plain text in UTF-8"))
 }
 
-fn syntax_fault(text: &str, error: &ScanError, reading: &mut Reading<'_>) -> Reported {
-    let position = position(*error.marker());
-    let line = text.lines().nth(position.line.saturating_sub(1));
+fn syntax_fault(text: &str, end: Position, error: &ScanError, reading: &mut Reading<'_>) -> Reported {
+    let position = position(*error.marker()).min(end);
+    let line = text.lines().nth(position.line.saturating_sub(1)).filter(|_| position < end);
     let place = Place { position, text: line.map_or("the end of the file", key_of_line).to_owned() };
     let line = line.unwrap_or_default();
     let indentation = &line[..line.len() - line.trim_start().len()];
@@ -295,11 +299,12 @@ fn key_of_line(line: &str) -> &str {
     line.split_once(':').map(|(key, _)| key).filter(is_key).unwrap_or("…")
 }
 
-/// Where the byte at `offset` stands.
+/// Where the byte at `offset` stands. A line ends as in YAML (1.2.2 §5.4).
 pub(super) fn position_of(text: &str, offset: usize) -> Position {
-    let before = &text[..offset];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Position { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+    let before = text[..offset].replace("\r\n", "\n");
+    let mut lines = before.rsplit(['\n', '\r']);
+    let column = lines.next().unwrap_or_default().chars().count() + 1;
+    Position { line: lines.count() + 1, column }
 }
 
 fn position(marker: Marker) -> Position {

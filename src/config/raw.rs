@@ -9,11 +9,14 @@ use std::time::Duration;
 use crate::config::LogFormat;
 use crate::config::decode::{At, Choice, Keys, List, Optional, Record, Required};
 use crate::config::reading::Reported;
-use crate::config::scalar::{Count, CountOrZero, DurationOrZero, Level, Network, Size, Text};
+use crate::config::scalar::{
+    Count, CountOrZero, DurationOrZero, Fields, Level, Network, Size, Text, Workers,
+};
 use crate::config::secret_ref::SecretRef;
 use crate::config::web::RedisUrl;
 
 pub(super) mod app;
+pub(super) mod route;
 
 use app::App;
 
@@ -27,14 +30,28 @@ pub(super) struct File {
 
 pub(super) struct Server {
     pub(super) listen: Required<SocketAddr>,
+    pub(super) tls: Optional<Identity>,
+    pub(super) h2c: Required<bool>,
     pub(super) trusted_proxies: Required<List<Network>>,
+    pub(super) proxy_protocol: Required<bool>,
+    pub(super) workers: Optional<Workers>,
     pub(super) limits: Required<Limits>,
     pub(super) shutdown_grace: Required<DurationOrZero>,
 }
 
+/// A certificate and its private key.
+pub(super) struct Identity {
+    pub(super) certificate: Required<Text>,
+    pub(super) private_key: Required<Text>,
+}
+
 pub(super) struct Limits {
     pub(super) connections: Required<Count>,
+    pub(super) connections_per_client: Optional<Count>,
+    pub(super) requests: Required<Count>,
+    pub(super) http2_streams: Required<Count>,
     pub(super) header_bytes: Required<Size>,
+    pub(super) header_count: Required<Fields>,
     pub(super) header_timeout: Required<Duration>,
     pub(super) body_bytes: Required<Size>,
     pub(super) idle_timeout: Required<Duration>,
@@ -88,6 +105,7 @@ pub(super) struct Sentinel {
 
 pub(super) struct Telemetry {
     pub(super) log: Required<Log>,
+    pub(super) access_log: Required<bool>,
 }
 
 pub(super) struct Log {
@@ -113,8 +131,6 @@ impl Record for File {
 }
 
 impl Record for Server {
-    const LATER: &[&str] = &["tls"];
-
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
         Ok(Self {
             listen: keys.required(
@@ -122,10 +138,28 @@ impl Record for Server {
                 "\"0.0.0.0:8443\"",
                 "IP address and port; port 0 takes a free one.",
             ),
+            tls: keys.optional(
+                "tls",
+                "HTTPS, with HTTP/2 where the client wants it; both files are read again when they change. Plain HTTP where left out.",
+            ),
+            h2c: keys.or(
+                "h2c",
+                "false",
+                "Whether a client may speak HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3).",
+            ),
             trusted_proxies: keys.or(
                 "trusted_proxies",
                 "[]",
                 "Networks or addresses whose Forwarded and X-Forwarded-* are believed.",
+            ),
+            proxy_protocol: keys.or(
+                "proxy_protocol",
+                "false",
+                "Whether each connection of the trusted proxies begins with a header of the PROXY protocol, version 1 or 2.",
+            ),
+            workers: keys.optional(
+                "workers",
+                "Threads that serve connections; one for each processor where left out.",
             ),
             limits: keys.or("limits", "{}", "What a client may use up."),
             shutdown_grace: keys.or(
@@ -141,7 +175,18 @@ impl Record for Limits {
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
         Ok(Self {
             connections: keys.or("connections", "20000", "Open connections in all."),
+            connections_per_client: keys.optional(
+                "connections_per_client",
+                "Open connections of one client address, trusted proxies aside; as many as in all where left out.",
+            ),
+            requests: keys.or(
+                "requests",
+                "10000",
+                "Requests that wait for an answer at a time; the last fifth is for those with a live session.",
+            ),
+            http2_streams: keys.or("http2_streams", "128", "Requests at a time on one HTTP/2 connection."),
             header_bytes: keys.or("header_bytes", "64KiB", "Bytes of a request's head; at least 1KiB."),
+            header_count: keys.or("header_count", "100", "Fields in a request's head; at least 20."),
             header_timeout: keys.or(
                 "header_timeout",
                 "10s",
@@ -150,6 +195,23 @@ impl Record for Limits {
             body_bytes: keys.or("body_bytes", "100MiB", "Bytes of a request's body."),
             idle_timeout: keys.or("idle_timeout", "75s", "How long no byte may move in either direction."),
             websocket_idle_timeout: keys.or("websocket_idle_timeout", "10m", "The same for WebSockets."),
+        })
+    }
+}
+
+impl Record for Identity {
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self {
+            certificate: keys.required(
+                "certificate",
+                "/etc/cloakroom/tls.crt",
+                "A file in PEM: the certificate, then those that lead to its authority.",
+            ),
+            private_key: keys.required(
+                "private_key",
+                "/etc/cloakroom/tls.key",
+                "A file in PEM: the certificate's private key, which others must not be able to read.",
+            ),
         })
     }
 }
@@ -264,7 +326,14 @@ impl Record for Telemetry {
     const LATER: &[&str] = &["otlp"];
 
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        Ok(Self { log: keys.or("log", "{}", "Logs.") })
+        Ok(Self {
+            log: keys.or("log", "{}", "Logs."),
+            access_log: keys.or(
+                "access_log",
+                "true",
+                "Whether each answer is noted, in a line on standard output.",
+            ),
+        })
     }
 }
 

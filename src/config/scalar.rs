@@ -1,17 +1,19 @@
 //! Single values: durations, sizes, numbers, words, addresses, scope and parameter names.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Method;
 use ipnet::IpNet;
 use serde_json::{Value, json};
+use url::Host;
 
 use crate::config::decode::{Decode, Form, Written, scalar, word};
 use crate::config::diagnostic::InvalidValue;
 use crate::config::document::Node;
 use crate::config::reading::{Reading, Reported};
-use crate::config::{Auth, Csrf, LogFormat, SameSite, Token, schema};
+use crate::config::{Address, Auth, Csrf, LogFormat, Protocol, RateLimitKey, SameSite, Token, schema};
 
 /// A text that is not empty.
 #[derive(Clone, Debug)]
@@ -23,6 +25,15 @@ pub(super) struct Number<const LEAST: usize, const MOST: usize>(pub(super) usize
 
 /// From 1 to a million.
 pub(super) type Count = Number<1, 1_000_000>;
+
+/// Threads.
+pub(super) type Workers = Number<1, 1024>;
+
+/// Header fields of one message.
+pub(super) type Fields = Number<20, 10_000>;
+
+/// Tries of one thing.
+pub(super) type Attempts = Number<1, 10>;
 
 /// Up to a hundred, and perhaps none.
 pub(super) type CountOrZero = Number<0, 100>;
@@ -142,6 +153,16 @@ impl Decode for SocketAddr {
     }
 }
 
+impl Decode for Address {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "an address such as `10.0.0.7:9000`", reading, |written| address(&written.text))
+    }
+
+    fn schema() -> Value {
+        schema::text()
+    }
+}
+
 impl Decode for Network {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
         scalar(node, "a network such as `10.0.0.0/8`", reading, |written| network(&written.text).map(Self))
@@ -206,6 +227,8 @@ words!(SameSite { "strict" => Self::Strict, "lax" => Self::Lax } later []);
 words!(Auth { "required" => Self::Required, "optional" => Self::Optional, "none" => Self::None } later []);
 words!(Token { "access_token" => Self::AccessToken, "none" => Self::None } later ["client_credentials"]);
 words!(Csrf { "header" => Self::Header, "same_origin" => Self::SameOrigin, "off" => Self::Off } later []);
+words!(Protocol { "auto" => Self::Auto, "http1" => Self::Http1, "http2" => Self::Http2 } later []);
+words!(RateLimitKey { "session" => Self::Session, "client" => Self::Client } later []);
 words!(LogFormat { "json" => Self::Json, "text" => Self::Text } later []);
 words!(Level {
     "error" => Self("error"),
@@ -274,6 +297,30 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     Some((number.parse().ok()?, unit))
+}
+
+/// `10.0.0.7:9000`, `orders.internal:9000`, `[2001:db8::7]:9000`, `unix:/run/orders.sock`.
+fn address(text: &str) -> Result<Address, InvalidValue> {
+    let remedy =
+        "such as `10.0.0.7:9000`, `orders.internal:9000`, `[2001:db8::7]:9000` or `unix:/run/orders.sock`";
+    let invalid = |problem: &str| InvalidValue::new(problem, remedy);
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = PathBuf::from(path);
+        return if path.is_absolute() {
+            Ok(Address::Unix(path))
+        } else {
+            Err(invalid("the path of a Unix socket that is not absolute"))
+        };
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| invalid("an address without a port"))?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| invalid("not a port"))?;
+    let host = match Host::parse(host).map_err(|_| invalid("not a host"))? {
+        Host::Domain(name) if !name.contains('*') => name,
+        Host::Domain(_) => return Err(invalid("a wildcard, where one host is to be named")),
+        Host::Ipv4(address) => address.to_string(),
+        Host::Ipv6(address) => address.to_string(),
+    };
+    Ok(Address::Tcp { host, port })
 }
 
 fn network(text: &str) -> Result<IpNet, InvalidValue> {

@@ -9,13 +9,17 @@ use std::time::Duration;
 use crate::config::decode::{At, List, Required};
 use crate::config::raw;
 use crate::config::reading::{Place, Reading, Reported};
-use crate::config::scalar::{DurationOrZero, Scope};
+use crate::config::scalar::{DurationOrZero, Scope, Text};
 use crate::config::secret_ref::SecretRef;
-use crate::config::{Admin, Config, Limits, Server, SessionKey, Store, Telemetry};
+use crate::config::{
+    Admin, CertificateAuthorities, Config, Identity, IdentityFile, Limits, Server, SessionKey, Store,
+    Telemetry,
+};
 
 mod app;
 mod redis;
 mod route;
+mod upstream;
 
 /// The time limits that all apps share.
 #[derive(Clone)]
@@ -50,12 +54,58 @@ pub(super) fn config(file: raw::File, reading: &mut Reading<'_>) -> Result<Confi
 
 fn server(server: raw::Server, reading: &mut Reading<'_>) -> Result<Server, Reported> {
     let limits = server.limits.and_then(|limits| self::limits(limits.value, reading));
+    let tls = server.tls.and_then(|tls| tls.map(|tls| self::tls(tls.value, reading)).transpose());
+    let trusted_proxies = all(server.trusted_proxies);
+    let proxy_protocol = server.proxy_protocol.and_then(|at| match &trusted_proxies {
+        Ok(trusted) if at.value && trusted.is_empty() => {
+            let remedy = "`trusted_proxies` beside it, with the addresses that send such headers";
+            Err(reading.fault(&at.place, "headers of the PROXY protocol, where no proxy is trusted", remedy))
+        }
+        Ok(_) | Err(_) => Ok(at.value),
+    });
     Ok(Server {
         listen: server.listen?.value,
-        trusted_proxies: all(server.trusted_proxies)?.into_iter().map(|network| network.value.0).collect(),
+        tls: tls?,
+        h2c: server.h2c?.value,
+        trusted_proxies: trusted_proxies?.into_iter().map(|network| network.value.0).collect(),
+        proxy_protocol: proxy_protocol?,
+        workers: server.workers?.map(|workers| workers.value.0),
         limits: limits?,
         shutdown_grace: server.shutdown_grace?.value.0,
     })
+}
+
+fn tls(tls: raw::Identity, reading: &mut Reading<'_>) -> Result<Identity, Reported> {
+    identity(tls.certificate?, tls.private_key?, reading)
+}
+
+/// A certificate and its key, both as good as they are now.
+fn identity(
+    certificate: At<Text>,
+    private_key: At<Text>,
+    reading: &mut Reading<'_>,
+) -> Result<Identity, Reported> {
+    let identity =
+        Identity { certificate: certificate.value.0.into(), private_key: private_key.value.0.into() };
+    match identity.load() {
+        Ok(_) => Ok(identity),
+        Err(error) => {
+            let (place, remedy) = match error.file {
+                IdentityFile::Certificate => (&certificate.place, "a file in PEM that this user may read"),
+                IdentityFile::PrivateKey => (
+                    &private_key.place,
+                    "the certificate's own key in PEM, which this user may read and others may not (`chmod o-r`)",
+                ),
+            };
+            Err(reading.fault(place, error.to_string(), remedy))
+        }
+    }
+}
+
+fn authorities(ca: &At<Text>, reading: &mut Reading<'_>) -> Result<CertificateAuthorities, Reported> {
+    let remedy = "a file that this user may read, with one certificate or more in PEM";
+    CertificateAuthorities::read(Path::new(&ca.value.0))
+        .map_err(|error| reading.fault(&ca.place, error.to_string(), remedy))
 }
 
 fn limits(limits: raw::Limits, reading: &mut Reading<'_>) -> Result<Limits, Reported> {
@@ -66,9 +116,15 @@ fn limits(limits: raw::Limits, reading: &mut Reading<'_>) -> Result<Limits, Repo
             Err(reading.fault(&size.place, "too small for the heads that browsers send", "`1KiB` or more"))
         }
     });
+    let connections = limits.connections?.value.0;
+    let per_client = limits.connections_per_client?;
     Ok(Limits {
-        connections: limits.connections?.value.0,
+        connections,
+        connections_per_client: per_client.map_or(connections, |count| count.value.0),
+        requests: limits.requests?.value.0,
+        http2_streams: u32::try_from(limits.http2_streams?.value.0).unwrap_or(u32::MAX),
         header_bytes: header_bytes?,
+        header_count: limits.header_count?.value.0,
         header_timeout: limits.header_timeout?.value,
         body_bytes: limits.body_bytes?.value.0,
         idle_timeout: limits.idle_timeout?.value,
@@ -159,7 +215,11 @@ fn times(
 
 fn telemetry(telemetry: raw::Telemetry) -> Result<Telemetry, Reported> {
     let log = telemetry.log?.value;
-    Ok(Telemetry { log_format: log.format?.value, log_level: log.level?.value.0.to_owned() })
+    Ok(Telemetry {
+        log_format: log.format?.value,
+        log_level: log.level?.value.0.to_owned(),
+        access_log: telemetry.access_log?.value,
+    })
 }
 
 /// Every value of a list, where each could be read.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Collected};
 use serde_json::json;
 
@@ -38,7 +38,13 @@ impl Endpoints {
         if !is_form(head) {
             return Ok(invalid(&Invalid::Form));
         }
-        let form = body.collect().await.map(Collected::to_bytes).map_err(|error| {
+        // All of it has its time: a byte now and then would keep its place for ever.
+        let form = tokio::time::timeout(self.form_timeout, body.collect()).await.map_err(|error| {
+            Refusal::bad_request("The form takes too long to come in.")
+                .with_header(header::CONNECTION, HeaderValue::from_static("close"))
+                .because(error)
+        })?;
+        let form = form.map(Collected::to_bytes).map_err(|error| {
             Refusal::bad_request("The form broke off, or is larger than any honest one.").because(error)
         })?;
         let Some(token) = logout_token(&form) else { return Ok(invalid(&Invalid::Form)) };

@@ -123,7 +123,7 @@ impl LoginCookies {
 
     fn open(&self, headers: &HeaderMap, name: &str, now: Timestamp) -> Option<Login> {
         let value = find(headers, name).ok()??;
-        let sealed = URL_SAFE_NO_PAD.decode(value).ok()?;
+        let sealed = URL_SAFE_NO_PAD.decode(&*value).ok()?;
         let plaintext = self.ring.open(&self.context(name), &sealed)?;
         let contents: Contents<'_> = serde_json::from_slice(&plaintext).ok()?;
         let login = Login {

@@ -10,7 +10,7 @@ const LONGEST: usize = 1024;
 
 /// Reads `return_to`, a path of this origin with its query and fragment, as a browser would; gives it
 /// as the parser writes it, never as it came in.
-pub(super) fn parse(text: &str, origin: &Origin, base_path: &str) -> Result<String, Refusal> {
+pub fn parse(text: &str, origin: &Origin, base_path: &str) -> Result<String, Refusal> {
     let refused = || Refusal::bad_request("return_to is not a path of this app, such as /orders?page=2.");
     // Browsers read a backslash in a path as a slash, and drop tabs and line ends wherever they stand.
     let path = text.split(['?', '#']).next().unwrap_or_default();
@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str, origin: &Origin, base_path: &str) -> Result<Stri
 }
 
 /// Reads `target_link_uri`, an absolute URL of this origin (OpenID Connect Core §4).
-pub(super) fn parse_target_link(text: &str, origin: &Origin, base_path: &str) -> Result<String, Refusal> {
+pub fn parse_target_link(text: &str, origin: &Origin, base_path: &str) -> Result<String, Refusal> {
     let refused = || Refusal::bad_request("target_link_uri is not a URL of this app.");
     let own = Url::parse(origin.as_str()).map_err(|_| refused())?;
     let url = Url::parse(text).map_err(|_| refused())?;

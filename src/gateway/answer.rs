@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 
-use super::app::{App, User, check_scopes};
+use super::app::{App, User};
 use super::connection::Connection;
 use super::route;
 use crate::body::{self, Body};
@@ -15,26 +15,30 @@ use crate::files::Files;
 use crate::proxy::body::{Replay, bounded};
 use crate::proxy::headers::{self, Facts};
 use crate::proxy::tunnel::{Tunnel, is_handshake};
-use crate::proxy::{self, Upstream};
+use crate::proxy::{self, Answer, Upstream};
 use crate::refresh::Failure;
 use crate::respond::{self, Audience};
 use crate::secret::Secret;
-use crate::session::cookie;
+use crate::session::{Session, cookie};
+use crate::telemetry::RequestId;
+
+/// The media type of server-sent events.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// One exchange with an upstream, and one more where the token was refused.
 pub(super) struct Exchange<'a> {
     pub(super) app: &'a App,
     pub(super) rules: &'a config::Route,
     pub(super) upstream: &'a Upstream,
-    pub(super) path: String,
+    pub(super) path: PathAndQuery,
     pub(super) connection: Connection,
-    pub(super) request_id: &'a str,
+    pub(super) request_id: RequestId,
 }
 
 impl Exchange<'_> {
     pub(super) async fn run(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Body>,
         user: Option<User>,
     ) -> Result<Response<Body>, Refusal> {
         let user = match user {
@@ -44,64 +48,63 @@ impl Exchange<'_> {
         if content_length(&request).is_some_and(|length| length > self.app.body_bytes) {
             return Err(Refusal::new(Code::TooLarge, "The body is larger than is let through here."));
         }
-        let client = is_handshake(&request).then(|| hyper::upgrade::on(&mut request));
+        let client = is_handshake(&request).then(|| self.connection.client.tunnel_end());
         cookie::remove(request.headers_mut(), |name| self.app.owns_cookie(name));
-        let received = Arc::clone(&self.connection.client);
-        let request = request
-            .map(|incoming| bounded(incoming, self.app.body_bytes, move || received.request_received()));
+        let request = request.map(|incoming| bounded(incoming, self.app.body_bytes));
 
         let ticket = user.as_ref().map(|user| user.ticket.clone());
-        let mut response = match user {
+        let Answer { mut response, tunnel } = match user {
             Some(user) if self.rules.token == Token::AccessToken => {
                 self.send_with_token(request, user).await?
             }
             Some(_) | None => self.prepare(self.send(request, None).await?, None),
         };
-        if let (Some(client), StatusCode::SWITCHING_PROTOCOLS) = (client, response.status()) {
+        if let (Some(client), Some(upstream)) = (client, tunnel) {
             self.connection.client.becomes_tunnel();
             proxy::tunnel::write_handshake(response.headers_mut());
-            let tunnel = Tunnel { client, upstream: hyper::upgrade::on(&mut response) };
-            self.app.open_tunnel(tunnel, ticket, Arc::clone(&self.connection.client));
-        } else if let (Some(ticket), true) = (ticket, is_event_stream(&response)) {
-            let sessions = Arc::clone(&self.app.sessions);
-            let session_ends = async move { sessions.until_ended(&ticket).await };
-            response = response.map(|body| proxy::body::until(body, session_ends));
+            self.app.open_tunnel(Tunnel { client, upstream }, ticket, Arc::clone(&self.connection.client));
+        } else if is_event_stream(&response) {
+            let end = self.app.end_of_endless(ticket);
+            response = response.map(|body| proxy::body::until(body, end));
         }
         Ok(response)
     }
 
     /// An upstream that finds the token dead before its time gets a fresh one, once, and the request
     /// once more where its body can be sent again.
-    async fn send_with_token(&self, request: Request<Body>, user: User) -> Result<Response<Body>, Refusal> {
+    async fn send_with_token(&self, request: Request<Body>, user: User) -> Result<Answer, Refusal> {
         let (request, replay) = Replay::record(request);
         let token = &user.session.tokens.access_token;
-        let response = self.send(request, Some(token)).await?;
-        if !proxy::refuses_token(response.status(), response.headers()) {
-            return Ok(self.prepare(response, Some(token)));
+        let answer = self.send(request, Some(token)).await?;
+        if !proxy::refuses_token(&answer.response) {
+            return Ok(self.prepare(answer, Some(token)));
         }
-        let Some(again) = replay.again() else { return Ok(self.prepare(response, Some(token))) };
-        match self.app.refresher.replace_refused(&user.ticket, &user.session).await {
+        let Some(again) = replay.again() else { return Ok(self.prepare(answer, Some(token))) };
+        match Box::pin(self.app.refresher.replace_refused(&user.ticket, &user.session)).await {
             Some(Ok(session)) => {
                 check_scopes(&session, self.rules)?;
                 let token = &session.tokens.access_token;
-                let response = self.send(again, Some(token)).await?;
-                if !proxy::refuses_token(response.status(), response.headers()) {
+                let answer = self.send(again, Some(token)).await?;
+                if !proxy::refuses_token(&answer.response) {
                     self.app.refresher.note_accepted(&user.ticket);
                 }
-                Ok(self.prepare(response, Some(token)))
+                Ok(self.prepare(answer, Some(token)))
             }
             Some(Err(failure @ (Failure::Ended | Failure::Gone))) => Err(self.app.explain(failure)),
             // No other token is to be had: the upstream's own word stands.
             Some(Err(Failure::Issuer { .. } | Failure::Store(_))) | None => {
-                Ok(self.prepare(response, Some(token)))
+                Ok(self.prepare(answer, Some(token)))
             }
         }
     }
 
-    async fn send(&self, request: Request<Body>, token: Option<&Secret>) -> Result<Response<Body>, Refusal> {
+    async fn send(&self, mut request: Request<Body>, token: Option<&Secret>) -> Result<Answer, Refusal> {
+        if let Some(hints) = Arc::clone(&self.connection.client).early_hints() {
+            request.extensions_mut().insert(hints);
+        }
         let peer = self.connection.peer.ip();
         let facts = Facts {
-            origin: &self.app.origin,
+            origin: &self.app.told_origin,
             peer,
             peer_is_trusted: self.app.trusts(peer),
             request_id: self.request_id,
@@ -109,12 +112,12 @@ impl Exchange<'_> {
         Ok(self.upstream.forward(request, &self.path, token, &facts, self.app.random).await?)
     }
 
-    fn prepare(&self, mut response: Response<Body>, token: Option<&Secret>) -> Response<Body> {
+    fn prepare(&self, mut answer: Answer, token: Option<&Secret>) -> Answer {
         let owns_cookie = |name: &str| self.app.owns_cookie(name);
         // Where a session may change the answer, the one for nobody is not everybody's either.
         let depends_on_session = self.rules.auth != Auth::None;
-        headers::prepare_response(response.headers_mut(), owns_cookie, token, depends_on_session);
-        response
+        headers::prepare_response(answer.response.headers_mut(), owns_cookie, token, depends_on_session);
+        answer
     }
 }
 
@@ -122,7 +125,7 @@ impl Exchange<'_> {
 pub(super) async fn serve_file(
     files: &Files,
     segments: usize,
-    request: Request<Incoming>,
+    request: Request<Body>,
     audience: Audience,
     depends_on_session: bool,
 ) -> Response<Body> {
@@ -152,10 +155,19 @@ pub(super) async fn serve_file(
     response
 }
 
-/// A stream that goes on for as long as the browser listens, and must not outlive its session.
+/// Looked at after each refresh, which may have shrunk the scope (R32).
+pub(super) fn check_scopes(session: &Session, rules: &config::Route) -> Result<(), Refusal> {
+    if rules.required_scopes.iter().all(|scope| session.tokens.scopes.contains(scope)) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::Forbidden, "The session lacks a scope that is needed here."))
+}
+
+/// A stream that goes on for as long as the browser listens, and must outlive neither its session nor the gateway.
 fn is_event_stream<B>(response: &Response<B>) -> bool {
     let content_type = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    content_type.is_some_and(|media| media.to_ascii_lowercase().starts_with(b"text/event-stream"))
+    let begin = content_type.and_then(|media| media.get(..EVENT_STREAM.len()));
+    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 fn content_length<B>(request: &Request<B>) -> Option<u64> {

@@ -9,8 +9,11 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answer::check_scopes;
+use super::client_address::is_trusted;
 use super::connection::ClientConnection;
 use super::guard;
+use super::rate_limit::{RateLimits, SharedCounts};
 use super::route::{self, Paths};
 use crate::body::Body;
 use crate::clock::Clock;
@@ -20,6 +23,7 @@ use crate::endpoints::{Endpoints, Means, Roster, login_location};
 use crate::error::{Code, Refusal};
 use crate::files::Files;
 use crate::oidc::{Client, Grants};
+use crate::proxy::headers::ToldOrigin;
 use crate::proxy::tunnel::{Tunnel, is_handshake};
 use crate::proxy::{self, Upstream};
 use crate::random::Random;
@@ -29,10 +33,12 @@ use crate::revocation::{Outbox, Revocations};
 use crate::seal::KeyRing;
 use crate::session::cookie::{self, Ticket};
 use crate::session::{Common, Session, Sessions};
+use crate::telemetry::access_log::Site;
 
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) origin: config::Origin,
+    pub(super) told_origin: ToldOrigin,
     pub(super) base_path: String,
     /// Those of all apps.
     pub(super) cookies: Arc<[config::Session]>,
@@ -40,18 +46,22 @@ pub(super) struct App {
     pub(super) sessions: Arc<Sessions>,
     pub(super) refresher: Refresher,
     pub(super) routes: Paths<Route>,
+    pub(super) login_rate_limits: RateLimits,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) body_bytes: u64,
     pub(super) tunnel_idle_timeout: Duration,
-    pub(super) tunnels_stop: CancellationToken,
+    pub(super) endless_stop: CancellationToken,
     pub(super) random: Random,
     pub(super) tasks: TaskTracker,
 }
 
 #[derive(Debug)]
 pub(super) struct Route {
+    /// As the access log names it.
+    pub(super) site: Site,
     pub(super) rules: config::Route,
     pub(super) answers: Answers,
+    pub(super) rate_limits: RateLimits,
 }
 
 #[derive(Debug)]
@@ -69,9 +79,10 @@ pub(super) struct Shared<'a> {
     pub(super) sessions: &'a Arc<Common>,
     pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) cookies: &'a Arc<[config::Session]>,
+    pub(super) counts: &'a Arc<SharedCounts>,
     pub(super) random: Random,
     pub(super) tasks: &'a TaskTracker,
-    pub(super) tunnels_stop: &'a CancellationToken,
+    pub(super) endless_stop: &'a CancellationToken,
 }
 
 /// What the gateway cannot be built from.
@@ -99,7 +110,7 @@ pub enum BuildError {
 
 /// A live session that a request may use.
 pub(super) struct User {
-    pub(super) ticket: Ticket,
+    pub(super) ticket: Arc<Ticket>,
     pub(super) session: Arc<Session>,
 }
 
@@ -166,6 +177,7 @@ impl App {
             roster: roster.clone(),
             clock: Arc::clone(shared.clock),
             random: shared.random,
+            form_timeout: shared.server.limits.header_timeout,
             tasks: shared.tasks.clone(),
         };
         let endpoints = Endpoints::new(&app, means);
@@ -178,12 +190,16 @@ impl App {
             app.session.refresh_before_expiry,
             shared.tasks.clone(),
         );
-        let secure = app.origin.is_secure();
-        let routes = app.routes.into_iter().map(|rules| Ok((rules.path.clone(), Route::new(rules, secure)?)));
+        let origin = &app.origin;
+        let routes =
+            app.routes.into_iter().map(|rules| Ok((rules.path.clone(), Route::new(rules, origin, shared)?)));
         let routes = routes
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| BuildError::Upstream { app: app.origin.as_str().to_owned(), source })?;
+        let login = format!("login {}", app.origin.as_str());
         Ok(Self {
+            told_origin: ToldOrigin::new(&app.origin),
+            login_rate_limits: RateLimits::new(&app.login_rate_limits, &login, shared.clock, shared.counts),
             origin: app.origin,
             base_path: app.base_path,
             cookies: Arc::clone(shared.cookies),
@@ -194,7 +210,7 @@ impl App {
             trusted_proxies: shared.server.trusted_proxies.clone(),
             body_bytes: shared.server.limits.body_bytes,
             tunnel_idle_timeout: shared.server.limits.websocket_idle_timeout,
-            tunnels_stop: shared.tunnels_stop.clone(),
+            endless_stop: shared.endless_stop.clone(),
             random: shared.random,
             tasks: shared.tasks.clone(),
         })
@@ -223,7 +239,7 @@ impl App {
             guarded => guarded,
         };
         // A request without a cookie never touches the store (R63).
-        let ticket = cookie.as_deref().and_then(|value| self.sessions.open_cookie(value));
+        let ticket = cookie.as_deref().and_then(|value| self.sessions.ticket(value));
         let session = match &ticket {
             Some(ticket) => self.refresher.load(ticket).await?,
             None => None,
@@ -302,18 +318,13 @@ impl App {
         });
     }
 
-    /// Carries a tunnel until it ends by itself or with its session (R49), or the gateway stops. The
-    /// connection it has become stays open all the while, and counts as one.
-    pub(super) fn open_tunnel(
+    /// When what has no end of its own has to end: with its session (R49), or with the gateway.
+    pub(super) fn end_of_endless(
         &self,
-        tunnel: Tunnel,
-        ticket: Option<Ticket>,
-        connection: Arc<dyn ClientConnection>,
-    ) {
-        let (idle_timeout, stopping) = (self.tunnel_idle_timeout, self.tunnels_stop.clone());
-        let sessions = Arc::clone(&self.sessions);
-        let counted = self.sessions.common().metrics().open_tunnel();
-        self.tasks.spawn(async move {
+        ticket: Option<Arc<Ticket>>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (sessions, stopping) = (Arc::clone(&self.sessions), self.endless_stop.clone());
+        async move {
             let session_ends = async {
                 match &ticket {
                     Some(ticket) => sessions.until_ended(ticket).await,
@@ -321,9 +332,26 @@ impl App {
                 }
             };
             tokio::select! {
-                () = tunnel.run(idle_timeout) => {}
                 () = session_ends => {}
                 () = stopping.cancelled() => {}
+            }
+        }
+    }
+
+    /// Carries a tunnel until it ends by itself or has to. The
+    /// connection it has become stays open all the while, and counts as one.
+    pub(super) fn open_tunnel(
+        &self,
+        tunnel: Tunnel,
+        ticket: Option<Arc<Ticket>>,
+        connection: Arc<dyn ClientConnection>,
+    ) {
+        let (idle_timeout, end) = (self.tunnel_idle_timeout, self.end_of_endless(ticket));
+        let counted = self.sessions.common().metrics().open_tunnel();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = tunnel.run(idle_timeout) => {}
+                () = end => {}
             }
             drop((connection, counted));
         });
@@ -343,23 +371,30 @@ impl App {
     }
 
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+        is_trusted(peer, &self.trusted_proxies)
     }
 }
 
 impl Route {
-    fn new(rules: config::Route, secure: bool) -> Result<Self, proxy::BuildError> {
+    fn new(
+        rules: config::Route,
+        origin: &config::Origin,
+        shared: &Shared<'_>,
+    ) -> Result<Self, proxy::BuildError> {
         let answers = match &rules.target {
-            Target::Upstream { url, strip_prefix } => {
-                let stripped = strip_prefix.as_deref().map_or(0, route::count_segments);
-                Answers::Upstream(Upstream::new(url, rules.timeouts)?, stripped)
+            Target::Upstream(upstream) => {
+                let stripped = upstream.strip_prefix.as_deref().map_or(0, route::count_segments);
+                let mut upstream = Upstream::new(upstream, rules.timeouts, rules.attempts, shared.random)?;
+                upstream.watch();
+                Answers::Upstream(upstream, stripped)
             }
             Target::Files(folder) => {
-                Answers::Files(Files::new(folder, secure), route::count_segments(&rules.path))
+                Answers::Files(Files::new(folder, origin.is_secure()), route::count_segments(&rules.path))
             }
         };
-        Ok(Self { rules, answers })
+        let name = format!("route {} {}", origin.as_str(), rules.path);
+        let rate_limits = RateLimits::new(&rules.rate_limits, &name, shared.clock, shared.counts);
+        Ok(Self { site: Site::new(origin.as_str(), &rules.path), rules, answers, rate_limits })
     }
 
     /// Refuses what this route takes from nobody.
@@ -381,12 +416,4 @@ impl Route {
         }
         Ok(())
     }
-}
-
-/// Looked at after each refresh, which may have shrunk the scope (R32).
-pub(super) fn check_scopes(session: &Session, rules: &config::Route) -> Result<(), Refusal> {
-    if rules.required_scopes.iter().all(|scope| session.tokens.scopes.contains(scope)) {
-        return Ok(());
-    }
-    Err(Refusal::new(Code::Forbidden, "The session lacks a scope that is needed here."))
 }

@@ -3,12 +3,17 @@
 //! Fetch Metadata first, `Origin` where it is absent (R48). A cookie's `SameSite` counts for nothing
 //! here: to a browser a sibling subdomain is the same site.
 
-use http::{HeaderMap, Method, Request, header};
+use http::{HeaderMap, HeaderName, Method, Request, header};
 
 use crate::config::{Csrf, Origin};
 use crate::error::{Code, Refusal};
 use crate::fields::accepts;
 use crate::respond::Audience;
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const X_CSRF: HeaderName = HeaderName::from_static("x-csrf");
 
 /// What the headers say of where the request was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +29,7 @@ enum Initiator {
 /// Whether a person or a script waits for the answer.
 pub(super) fn audience<B>(request: &Request<B>) -> Audience {
     let headers = request.headers();
-    let navigates = match text(headers, "sec-fetch-mode") {
+    let navigates = match text(headers, &SEC_FETCH_MODE) {
         Some(mode) => mode == "navigate",
         None => accepts(headers, "text/html") && !says_script(headers),
     };
@@ -33,7 +38,7 @@ pub(super) fn audience<B>(request: &Request<B>) -> Audience {
 
 /// Where the request was made.
 fn initiator(headers: &HeaderMap, origin: &Origin) -> Initiator {
-    let site = text(headers, "sec-fetch-site");
+    let site = text(headers, &SEC_FETCH_SITE);
     let from = headers.get(header::ORIGIN);
     if site.is_some_and(|site| site != "same-origin" && site != "none")
         || from.is_some_and(|from| from.as_bytes() != origin.as_str().as_bytes())
@@ -53,7 +58,7 @@ pub(super) fn is_foreign(headers: &HeaderMap, origin: &Origin) -> bool {
 
 /// Whether the request carries `X-CSRF: 1`, once: a field that no other site can make a browser send.
 fn has_csrf_header(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all("x-csrf").iter();
+    let mut values = headers.get_all(X_CSRF).iter();
     values.next().is_some_and(|value| value == "1") && values.next().is_none()
 }
 
@@ -85,7 +90,7 @@ pub(super) fn route(
 /// Metadata, a client that says nothing of itself passes, as one on a command line does.
 pub(super) fn login<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
-    let refused = match (text(headers, "sec-fetch-mode"), text(headers, "sec-fetch-dest")) {
+    let refused = match (text(headers, &SEC_FETCH_MODE), text(headers, &SEC_FETCH_DEST)) {
         (None, None) => {
             let takes_anything = headers.get(header::ACCEPT).is_none_or(|accept| accept == "*/*");
             // A navigation by GET has no `Origin`.
@@ -126,11 +131,11 @@ pub(super) fn logout<B>(request: &Request<B>, origin: &Origin) -> Result<(), Ref
 
 /// Fields that scripts alone can set.
 fn says_script(headers: &HeaderMap) -> bool {
-    headers.contains_key("x-csrf") || headers.contains_key("x-requested-with")
+    headers.contains_key(X_CSRF) || headers.contains_key("x-requested-with")
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    text(headers, "sec-fetch-mode")
+    text(headers, &SEC_FETCH_MODE)
         .map_or_else(|| !accepts(headers, "application/json"), |mode| mode == "navigate")
 }
 
@@ -142,7 +147,7 @@ fn header_missing() -> Refusal {
     Refusal::new(Code::Csrf, "Requests by script carry the header X-CSRF: 1 here.")
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     // A value that is not text is there, but equals nothing.
     headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }

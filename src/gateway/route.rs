@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{Request, Uri, Version, header};
 use percent_encoding::percent_decode_str;
 
@@ -12,15 +12,22 @@ use crate::error::{Code, Refusal};
 
 /// What answers to each host.
 #[derive(Debug)]
-pub(super) struct Hosts<T>(HashMap<String, Arc<T>>);
+pub struct Hosts<T>(HashMap<String, Arc<T>>);
 
 /// What answers under each path: the longest match wins, on segment boundaries.
 #[derive(Debug)]
-pub(super) struct Paths<T>(Vec<(Vec<Vec<u8>>, Arc<T>)>);
+pub struct Paths<T>(Vec<Place<T>>);
+
+#[derive(Debug)]
+struct Place<T> {
+    path: String,
+    segments: Vec<Vec<u8>>,
+    answers: Arc<T>,
+}
 
 impl<T> Hosts<T> {
     /// Each origin with what answers to it.
-    pub(super) fn new(apps: impl IntoIterator<Item = (Origin, T)>) -> Self {
+    pub fn new(apps: impl IntoIterator<Item = (Origin, T)>) -> Self {
         let mut hosts = HashMap::new();
         for (origin, app) in apps {
             let app = Arc::new(app);
@@ -36,7 +43,7 @@ impl<T> Hosts<T> {
 
     /// What answers to the request's host: exactly one `Host`, and where the target is in absolute form,
     /// the same there (R38, RFC 9112 §3.2).
-    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<&Arc<T>, Refusal> {
+    pub fn admit<B>(&self, request: &Request<B>) -> Result<&Arc<T>, Refusal> {
         let mut fields = request.headers().get_all(header::HOST).iter();
         let field = match (fields.next(), fields.next()) {
             (Some(field), None) => Some(field.to_str().map_err(|_| host_faulty())?),
@@ -53,6 +60,10 @@ impl<T> Hosts<T> {
             }
             (None, _) => return Err(Refusal::bad_request("There is no Host field.")),
         };
+        // As most write it; what is not is looked at more closely.
+        if let Some(app) = self.0.get(host) {
+            return Ok(app);
+        }
         if host.parse::<Authority>().is_err() || host.contains('@') {
             return Err(host_faulty());
         }
@@ -64,17 +75,24 @@ impl<T> Hosts<T> {
 
 impl<T> Paths<T> {
     /// Each path with what answers under it.
-    pub(super) fn new(routes: impl IntoIterator<Item = (String, T)>) -> Self {
-        let mut paths: Vec<_> =
-            routes.into_iter().map(|(path, route)| (decoded_segments(&path), Arc::new(route))).collect();
-        paths.sort_by_key(|(segments, _)| std::cmp::Reverse(segments.len()));
-        Self(paths)
+    pub fn new(routes: impl IntoIterator<Item = (String, T)>) -> Self {
+        let places = routes.into_iter().map(|(path, route)| {
+            let (segments, answers) = (decoded_segments(&path), Arc::new(route));
+            Place { path, segments, answers }
+        });
+        let mut places: Vec<_> = places.collect();
+        places.sort_by_key(|place| std::cmp::Reverse(place.segments.len()));
+        Self(places)
     }
 
     /// What answers to a request's path. Segments are compared decoded, as the upstream will see them:
     /// otherwise `/%61pi` would slip past the rules for `/api`. An encoded slash must not slip past them
-    /// either: whether or not a server takes it for a separator, the same route has to answer (R35).
-    pub(super) fn find(&self, path: &str) -> Result<Option<&Arc<T>>, Refusal> {
+    /// either: whether or not a server takes it for a separator, and whether or not that server takes several
+    /// separators for one, the same route has to answer (R35).
+    pub fn find(&self, path: &str) -> Result<Option<&Arc<T>>, Refusal> {
+        if is_plain(path) {
+            return Ok(self.0.iter().find(|place| place.holds(path)).map(|place| &place.answers));
+        }
         let wanted = decoded_segments(path);
         let found = self.longest(&wanted);
         let split_again: Vec<Vec<u8>> = wanted
@@ -82,20 +100,47 @@ impl<T> Paths<T> {
             .flat_map(|segment| segment.split(|byte| *byte == b'/'))
             .map(<[u8]>::to_vec)
             .collect();
-        if self.longest(&split_again).map(Arc::as_ptr) != found.map(Arc::as_ptr) {
-            return Err(Refusal::bad_request("An encoded slash makes this path ambiguous."));
+        let merged: Vec<Vec<u8>> =
+            split_again.iter().filter(|segment| !segment.is_empty()).cloned().collect();
+        for reading in [split_again, merged] {
+            if self.longest(&reading).map(Arc::as_ptr) != found.map(Arc::as_ptr) {
+                return Err(Refusal::bad_request("An encoded slash makes this path ambiguous."));
+            }
         }
         Ok(found)
     }
 
     fn longest(&self, wanted: &[Vec<u8>]) -> Option<&Arc<T>> {
-        self.0.iter().find(|(segments, _)| wanted.starts_with(segments)).map(|(_, route)| route)
+        self.0.iter().find(|place| wanted.starts_with(&place.segments)).map(|place| &place.answers)
     }
+}
+
+impl<T> Place<T> {
+    /// Whether a plain path is this one or below it.
+    fn holds(&self, path: &str) -> bool {
+        self.segments.is_empty()
+            || path.strip_prefix(&self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+/// Whether a path is canonical without a closer look: it has no escape, no backslash, no empty segment, and
+/// none that begins with a dot. Nearly every path is.
+fn is_plain(path: &str) -> bool {
+    let mut before = 0;
+    let all = path.bytes().all(|byte| {
+        let is_plain = !(matches!(byte, b'%' | b'\\') || before == b'/' && matches!(byte, b'/' | b'.'));
+        before = byte;
+        is_plain
+    });
+    all && path.starts_with('/')
 }
 
 /// Refuses a path that another server might read otherwise than we do (R35): an empty or a dot segment,
 /// an encoded slash, a backslash, a NUL, a bad escape. What passes is forwarded byte for byte.
-pub(super) fn check_canonical(path: &str, allow_encoded_slash: bool) -> Result<(), Refusal> {
+pub fn check_canonical(path: &str, allow_encoded_slash: bool) -> Result<(), Refusal> {
+    if is_plain(path) {
+        return Ok(());
+    }
     let Some(rest) = path.strip_prefix('/') else {
         return Err(Refusal::bad_request("The path does not begin with a slash."));
     };
@@ -110,7 +155,7 @@ pub(super) fn check_canonical(path: &str, allow_encoded_slash: bool) -> Result<(
 }
 
 /// The path behind its first `count` segments: what is left once a prefix is taken off.
-pub(super) fn without_segments(path: &str, count: usize) -> &str {
+pub fn without_segments(path: &str, count: usize) -> &str {
     let mut rest = path;
     for _ in 0..count {
         let behind_slash = rest.strip_prefix('/').unwrap_or(rest);
@@ -120,14 +165,18 @@ pub(super) fn without_segments(path: &str, count: usize) -> &str {
 }
 
 /// What an upstream is asked for: the path as it was matched, less a prefix, with its query.
-pub(super) fn upstream_path(uri: &Uri, stripped_segments: usize) -> String {
+pub fn upstream_path(uri: &Uri, stripped_segments: usize) -> Result<PathAndQuery, Refusal> {
+    if let (0, Some(path)) = (stripped_segments, uri.path_and_query()) {
+        return Ok(path.clone());
+    }
     let path = without_segments(uri.path(), stripped_segments);
     let path = if path.is_empty() { "/" } else { path };
-    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+    let asked = uri.query().map_or_else(|| path.parse(), |query| format!("{path}?{query}").try_into());
+    asked.map_err(|_| Refusal::bad_request("The path is none that an upstream can be asked for."))
 }
 
 /// How many segments a configured prefix has.
-pub(super) fn count_segments(prefix: &str) -> usize {
+pub fn count_segments(prefix: &str) -> usize {
     decoded_segments(prefix).len()
 }
 
@@ -207,6 +256,10 @@ mod tests {
         assert_eq!(**paths().find("/api/a%2fb").unwrap().unwrap(), "/api");
         assert!(paths().find("/api/orders%2fb").is_err());
         assert!(paths().find("/api%2forders").is_err());
+        // Servers that merge slashes read `/api` here, and `/api/orders`.
+        assert!(paths().find("/%2fapi/x").is_err());
+        assert!(paths().find("/api/%2forders").is_err());
+        assert_eq!(**paths().find("/api/http:%2f%2fa.example%2f").unwrap().unwrap(), "/api");
     }
 
     #[test]
@@ -247,6 +300,39 @@ mod tests {
         assert!(check_canonical("/api/a%2Fb", true).is_ok());
         assert!(check_canonical("/api/a%2f..%2fb", true).is_err());
         assert!(check_canonical("/api/..%2fb", true).is_err());
+    }
+
+    /// The short way for plain paths, and the long one that is there for all.
+    #[test]
+    fn r35_a_plain_path_is_answered_as_if_it_were_looked_at_closely() {
+        let pieces =
+            ["", "a", "api", "orders", ".", "..", ".x", "x.", "%61pi", "%2f", "%5c", "\\", ";", "public"];
+        let paths = paths();
+        let mut plain = 0;
+        for one in pieces {
+            for two in pieces {
+                for three in pieces {
+                    for path in
+                        [format!("/{one}/{two}/{three}"), format!("{one}/{two}{three}/"), format!("/{one}")]
+                    {
+                        if !is_plain(&path) {
+                            continue;
+                        }
+                        plain += 1;
+                        let segments = decoded_segments(&path);
+                        let found = paths.find(&path).unwrap().map(|found| **found);
+                        assert_eq!(found, paths.longest(&segments).map(|found| **found), "{path}");
+                        assert!(
+                            path[1..].split('/').all(|segment| check_segment(segment, false).is_ok()),
+                            "{path}"
+                        );
+                        let whole = path[1..].strip_suffix('/').unwrap_or(&path[1..]);
+                        assert!(path == "/" || whole.split('/').all(|segment| !segment.is_empty()), "{path}");
+                    }
+                }
+            }
+        }
+        assert!(plain > 100, "{plain}");
     }
 
     #[test]

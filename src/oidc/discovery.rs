@@ -23,17 +23,23 @@ pub(super) struct Discovery {
 
 /// What the gateway needs of the metadata.
 #[derive(Debug)]
-pub(super) struct Metadata {
-    pub(super) authorization_endpoint: Url,
-    pub(super) token_endpoint: Uri,
-    pub(super) jwks_uri: Uri,
-    pub(super) userinfo_endpoint: Option<Uri>,
-    pub(super) revocation_endpoint: Option<Uri>,
-    pub(super) end_session_endpoint: Option<Url>,
+pub struct Metadata {
+    /// Where the browser is sent to log in.
+    pub authorization_endpoint: Url,
+    /// Where codes and refresh tokens are redeemed.
+    pub token_endpoint: Uri,
+    /// Where the key set is.
+    pub jwks_uri: Uri,
+    /// Where more about the user is told (Core §5.3).
+    pub userinfo_endpoint: Option<Uri>,
+    /// Where tokens are revoked (RFC 7009).
+    pub revocation_endpoint: Option<Uri>,
+    /// Where the browser is sent to log out.
+    pub end_session_endpoint: Option<Url>,
     /// Those ID tokens may be signed with: asymmetric ones alone.
-    pub(super) id_token_algorithms: Vec<Algorithm>,
+    pub id_token_algorithms: Vec<Algorithm>,
     /// Whether each authorization response carries `iss` (RFC 9207 §3).
-    pub(super) sends_iss: bool,
+    pub sends_iss: bool,
 }
 
 /// The last known state of discovery.
@@ -76,7 +82,11 @@ impl Discovery {
 }
 
 impl Metadata {
-    fn new(document: &Map<String, Value>, issuer: &Issuer) -> Result<Self, DocumentFault> {
+    /// Reads the metadata that were found at this issuer's address.
+    ///
+    /// # Errors
+    /// Where they are another issuer's, or an endpoint is missing that is needed, or is not https.
+    pub fn new(document: &Map<String, Value>, issuer: &Issuer) -> Result<Self, DocumentFault> {
         if document.get("issuer").and_then(Value::as_str) != Some(issuer.as_str()) {
             return Err(DocumentFault::Issuer);
         }

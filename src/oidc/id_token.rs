@@ -27,11 +27,15 @@ const PROTOCOL_CLAIMS: [&str; 14] = [
 const LOGIN_CLAIMS: [&str; 4] = ["sub", "auth_time", "acr", "amr"];
 
 /// An ID token as it was read. None of its words is worth anything before the checks.
-pub(super) struct IdToken<'a>(Jwt<'a>);
+#[derive(Debug)]
+pub struct IdToken<'a>(Jwt<'a>);
 
 impl<'a> IdToken<'a> {
     /// Reads header and claims. `allowed` are the issuer's asymmetric algorithms.
-    pub(super) fn read(token: &'a Secret, allowed: &[Algorithm]) -> Result<Self, IdTokenFault> {
+    ///
+    /// # Errors
+    /// Where this is no ID token, or none that may be looked at.
+    pub fn read(token: &'a Secret, allowed: &[Algorithm]) -> Result<Self, IdTokenFault> {
         let jwt = Jwt::read(token, allowed)?;
         let is_logout = jwt.claims.get("events").is_some_and(|events| events.get(LOGOUT_EVENT).is_some());
         if is_logout || !jwt.is_typed(&["JWT"]) {
@@ -41,22 +45,31 @@ impl<'a> IdToken<'a> {
     }
 
     /// The token, for its signature to be checked.
-    pub(super) fn jwt(&self) -> &Jwt<'a> {
+    pub fn jwt(&self) -> &Jwt<'a> {
         &self.0
     }
 
     /// R11, the part that a refreshed token must share with the first (R30).
-    pub(super) fn check_parties(&self, issuer: &str, client_id: &str) -> Result<(), JwtFault> {
+    ///
+    /// # Errors
+    /// Where another issued it, or it is not for this client alone.
+    pub fn check_parties(&self, issuer: &str, client_id: &str) -> Result<(), JwtFault> {
         self.0.check_parties(issuer, client_id)
     }
 
     /// R13: all times are there and near.
-    pub(super) fn check_times(&self, now: Timestamp) -> Result<(), JwtFault> {
+    ///
+    /// # Errors
+    /// Where one is not.
+    pub fn check_times(&self, now: Timestamp) -> Result<(), JwtFault> {
         self.0.check_times(now, LONGEST_AGE + LEEWAY)
     }
 
     /// R14, R15: the token is the answer to this login.
-    pub(super) fn check_login(&self, expected: &Expected, now: Timestamp) -> Result<(), IdTokenFault> {
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub fn check_login(&self, expected: &Expected, now: Timestamp) -> Result<(), IdTokenFault> {
         if self.0.text("nonce") != Some(expected.nonce.expose()) {
             return Err(IdTokenFault::Nonce);
         }
@@ -102,7 +115,10 @@ impl<'a> IdToken<'a> {
     }
 
     /// Who logged in. Userinfo tells of the user, the ID token of the login.
-    pub(super) fn into_identity(mut self, userinfo: Map<String, Value>) -> Result<Identity, IdTokenFault> {
+    ///
+    /// # Errors
+    /// Where no `sub` says so.
+    pub fn into_identity(mut self, userinfo: Map<String, Value>) -> Result<Identity, IdTokenFault> {
         let subject = self.subject()?.to_owned();
         let issuer = self.0.text("iss").unwrap_or_default().to_owned();
         let sid = self.0.text("sid").map(str::to_owned);

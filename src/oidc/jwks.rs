@@ -16,25 +16,28 @@ use super::http::Http;
 pub const KEY_RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The keys that may check signatures.
-pub(super) struct KeySet(Vec<Key>);
+#[derive(Debug)]
+pub struct KeySet(Vec<Key>);
 
 /// A public key.
-pub(super) struct Key {
+#[derive(Debug)]
+pub struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
     pub(super) decoding: DecodingKey,
 }
 
 impl KeySet {
-    /// Keys for other uses, private ones, symmetric ones and those of unknown kinds are left out.
-    fn new(document: &Map<String, Value>) -> Option<Self> {
+    /// Keys for other uses, private ones, symmetric ones and those of unknown kinds are left out. `None` where
+    /// this is no key set (RFC 7517 §5).
+    pub fn new(document: &Map<String, Value>) -> Option<Self> {
         let keys = document.get("keys")?.as_array()?;
         Some(Self(keys.iter().filter_map(Value::as_object).filter_map(Key::new).collect()))
     }
 
     /// The keys a token with this header may be signed with: several where a `kid` stands for more
     /// than one key, or the header has none.
-    pub(super) fn candidates<'a>(
+    pub fn candidates<'a>(
         &'a self,
         id: Option<&'a str>,
         algorithm: Algorithm,

@@ -4,6 +4,8 @@
 //! `jsonwebtoken` checks the signature alone; header and claims are read here, once, so that what was
 //! checked is what is used.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -11,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::discovery::Metadata;
 use super::error::{IssuerUnavailable, JwtFault};
+use super::jwks::KeySet;
 use super::{Client, json};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -25,7 +28,7 @@ const LONGEST_TOKEN: usize = 64 * 1024;
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// A token as it was read.
-pub(super) struct Jwt<'a> {
+pub struct Jwt<'a> {
     pub(super) algorithm: Algorithm,
     key_id: Option<String>,
     header: Map<String, Value>,
@@ -44,7 +47,10 @@ pub(super) enum SignatureError {
 
 impl<'a> Jwt<'a> {
     /// Reads header and claims. `allowed` are the issuer's asymmetric algorithms.
-    pub(super) fn read(token: &'a Secret, allowed: &[Algorithm]) -> Result<Self, JwtFault> {
+    ///
+    /// # Errors
+    /// Where this is no JWT, or one that must not even be looked at.
+    pub fn read(token: &'a Secret, allowed: &[Algorithm]) -> Result<Self, JwtFault> {
         let token = token.expose();
         if token.len() > LONGEST_TOKEN {
             return Err(JwtFault::TooLarge);
@@ -72,6 +78,24 @@ impl<'a> Jwt<'a> {
         self.header.get("typ").is_none_or(|own| {
             own.as_str().is_some_and(|own| types.iter().any(|typ| own.eq_ignore_ascii_case(typ)))
         })
+    }
+
+    /// R12: one of the keys that are for it made its signature.
+    ///
+    /// # Errors
+    /// Where none is for it, or none made it.
+    pub fn check_signature(&self, keys: &KeySet) -> Result<(), JwtFault> {
+        let mut fault = JwtFault::UnknownKey;
+        for key in keys.candidates(self.key_id.as_deref(), self.algorithm) {
+            let message = self.message.as_bytes();
+            let verified =
+                jsonwebtoken::crypto::verify(self.signature, message, &key.decoding, self.algorithm);
+            if matches!(verified, Ok(true)) {
+                return Ok(());
+            }
+            fault = JwtFault::Signature;
+        }
+        Err(fault)
     }
 
     /// R11, the part that a refreshed token must share with the first (R30).
@@ -142,17 +166,14 @@ impl Client {
         let key_id = token.key_id.as_deref();
         let keys =
             self.keys_for(metadata, key_id, token.algorithm).await.map_err(SignatureError::Unavailable)?;
-        let mut fault = JwtFault::UnknownKey;
-        for key in keys.candidates(key_id, token.algorithm) {
-            let message = token.message.as_bytes();
-            let verified =
-                jsonwebtoken::crypto::verify(token.signature, message, &key.decoding, token.algorithm);
-            if matches!(verified, Ok(true)) {
-                return Ok(());
-            }
-            fault = JwtFault::Signature;
-        }
-        Err(SignatureError::Fault(fault))
+        token.check_signature(&keys).map_err(SignatureError::Fault)
+    }
+}
+
+/// R62: a token is as good as a password, and never reaches a log.
+impl fmt::Debug for Jwt<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Jwt").field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }
 

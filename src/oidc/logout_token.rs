@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Client;
 use super::error::{IssuerUnavailable, JwtFault, LogoutTokenFault};
 use super::jwt::{Jwt, SignatureError};
+use crate::clock::Timestamp;
 use crate::secret::Secret;
 
 /// The event that makes a logout token.
@@ -61,7 +62,7 @@ impl Client {
     pub async fn read_logout_token(&self, token: &Secret) -> Result<LogoutToken, LogoutTokenError> {
         let metadata = self.discovery.metadata().await?;
         let jwt = Jwt::read(token, &metadata.id_token_algorithms).map_err(LogoutTokenFault::from)?;
-        let said = self.check_logout_token(&jwt)?;
+        let said = LogoutToken::check(&jwt, self.issuer(), &self.oidc.client_id, self.clock.now())?;
         // Last, for it may have to fetch keys: whatever anybody sends here must not make us do so.
         match self.check_signature(&metadata, &jwt).await {
             Ok(()) => Ok(said),
@@ -69,13 +70,24 @@ impl Client {
             Err(SignatureError::Fault(fault)) => Err(LogoutTokenFault::from(fault).into()),
         }
     }
+}
 
-    fn check_logout_token(&self, jwt: &Jwt<'_>) -> Result<LogoutToken, LogoutTokenFault> {
+impl LogoutToken {
+    /// What a token says, where all is right with it but perhaps its signature, which is to be checked after.
+    ///
+    /// # Errors
+    /// Where something is not.
+    pub fn check(
+        jwt: &Jwt<'_>,
+        issuer: &str,
+        client_id: &str,
+        now: Timestamp,
+    ) -> Result<Self, LogoutTokenFault> {
         if !jwt.is_typed(&["JWT", "logout+jwt"]) {
             return Err(LogoutTokenFault::Type);
         }
-        jwt.check_parties(self.issuer(), &self.oidc.client_id)?;
-        jwt.check_times(self.clock.now(), LONGEST_AGE)?;
+        jwt.check_parties(issuer, client_id)?;
+        jwt.check_times(now, LONGEST_AGE)?;
         let event = jwt.claims.get("events").and_then(|events| events.as_object()?.get(LOGOUT_EVENT));
         if !event.is_some_and(Value::is_object) {
             return Err(LogoutTokenFault::Event);
@@ -93,7 +105,7 @@ impl Client {
             (None, Some(sid)) => LoggedOut::Sid(sid),
             (None, None) => return Err(LogoutTokenFault::Subject),
         };
-        Ok(LogoutToken { id: id.ok_or(LogoutTokenFault::TokenId)?, whose })
+        Ok(Self { id: id.ok_or(LogoutTokenFault::TokenId)?, whose })
     }
 }
 

@@ -22,7 +22,8 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 const LIFETIME_BOUNDS: (f64, f64) = (1.0, 365.0 * 24.0 * 60.0 * 60.0);
 
 /// What a token answer says (RFC 6749 §5.1).
-struct TokenAnswer {
+#[derive(Debug)]
+pub struct TokenAnswer {
     access_token: Secret,
     lifetime: Duration,
     refresh_token: Option<Secret>,
@@ -160,7 +161,11 @@ impl Client {
 }
 
 impl TokenAnswer {
-    fn new(mut body: Map<String, Value>) -> Result<Self, TokenFault> {
+    /// Reads the body of an answer.
+    ///
+    /// # Errors
+    /// Where it brings no access token that can be used.
+    pub fn new(mut body: Map<String, Value>) -> Result<Self, TokenFault> {
         let mut take = |name: &str| match body.remove(name) {
             Some(Value::String(text)) if !text.is_empty() => Some(text),
             _ => None,
@@ -185,7 +190,7 @@ impl TokenAnswer {
     }
 
     /// A scope that is not named is `scopes`, as asked for or as before (RFC 6749 §5.1, §6).
-    fn into_tokens(self, now: Timestamp, scopes: &[String]) -> Tokens {
+    pub fn into_tokens(self, now: Timestamp, scopes: &[String]) -> Tokens {
         Tokens {
             access_token: self.access_token,
             issued_at: now,

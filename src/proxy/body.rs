@@ -5,16 +5,16 @@ use std::error::Error;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use std::time::Duration;
 
 use super::activity::Activity;
 use super::headers;
 use crate::body::{self, Body, BodyError};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use tokio::time::{Sleep, sleep};
 
 /// What is kept of a body for a second try, in bytes; a larger one is sent once.
 const REPLAY_LIMIT: usize = 64 * 1024;
@@ -22,44 +22,20 @@ const REPLAY_LIMIT: usize = 64 * 1024;
 /// The client's body broke off.
 #[derive(Debug, thiserror::Error)]
 #[error("the client's body broke off")]
-pub struct BrokenOff(#[source] hyper::Error);
+pub struct BrokenOff(#[source] BodyError);
 
-/// A client's body, of at most `limit` bytes; `received` is called once it has come whole.
-pub fn bounded(body: Incoming, limit: u64, received: impl FnOnce() + Send + Unpin + 'static) -> Body {
+/// Nothing came of a body for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the body stood still")]
+pub struct StoodStill;
+
+/// A client's body, of at most `limit` bytes.
+pub fn bounded(body: Body, limit: u64) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    filter_trailers(Limited::new(Awaited { body, received: Some(received) }.map_err(BrokenOff), limit))
-}
-
-/// A client's body that tells when it has come whole.
-struct Awaited<F> {
-    body: Incoming,
-    received: Option<F>,
-}
-
-impl<F: FnOnce() + Unpin> HttpBody for Awaited<F> {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if (frame.is_none() || self.body.is_end_stream())
-            && let Some(received) = self.received.take()
-        {
-            received();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    filter_trailers(Limited::new(body.map_err(BrokenOff), limit))
 }
 
 /// Takes out of a body's trailers what may not come in behind it.
@@ -76,13 +52,54 @@ where
     }))
 }
 
+/// An upstream's body, which breaks off where nothing comes of it for this long.
+pub fn answered(body: Body, idle_timeout: Duration) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    filter_trailers(Timed { body, idle_timeout, alarm: None })
+}
+
+/// A body that must not stand still while it is waited for.
+struct Timed {
+    body: Body,
+    idle_timeout: Duration,
+    /// Set by the first wait for a frame: most answers are here before anybody waits.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for Timed {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.alarm = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let idle_timeout = self.idle_timeout;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(idle_timeout)));
+        alarm.as_mut().poll(context).map(|()| Some(Err(StoodStill.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Notes each part of a body as it passes.
 pub fn noting(body: Body, activity: Arc<Activity>) -> Body {
-    body.map_frame(move |frame| {
+    body::boxed(body.map_frame(move |frame| {
         activity.note();
         frame
-    })
-    .boxed_unsync()
+    }))
 }
 
 /// A body that ends early once `end` is done.
@@ -141,7 +158,7 @@ impl Replay {
             seen: Arc::clone(&seen),
         };
         let request = request
-            .map(|body| if body.is_end_stream() { body } else { Recorded { body, seen }.boxed_unsync() });
+            .map(|body| if body.is_end_stream() { body } else { body::streamed(Recorded { body, seen }) });
         (request, replay)
     }
 

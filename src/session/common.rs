@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
-use super::cache::{Ended, Opened};
+use super::cache::{Ended, Opened, Tickets};
 use super::outage::Outage;
 use super::store::{RecordKey, Store, Unavailable};
 use crate::clock::{Clock, Timestamp};
@@ -20,6 +20,7 @@ pub struct Common {
     pub(super) ring: Arc<KeyRing>,
     pub(super) store: Arc<dyn Store>,
     pub(super) opened: Opened,
+    pub(super) tickets: Tickets,
     pub(super) ended: Ended,
     pub(super) outage: Outage,
     /// Those that are being touched.
@@ -46,6 +47,7 @@ impl Common {
             ring,
             store,
             opened: Opened::new(),
+            tickets: Tickets::new(),
             ended: Ended::new(),
             outage: Outage::new(grace),
             touched: Mutex::default(),

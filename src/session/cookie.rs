@@ -5,6 +5,7 @@
 //! can plant cookies of nearly our name; a parser that trims all that Unicode calls space would take
 //! `\u{a0}__Host-…` for ours, and with it a session that somebody else has chosen.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine;
@@ -23,16 +24,18 @@ use crate::session::store::RecordKey;
 const LONGEST_VALUE: usize = 300;
 
 /// What finds a session and opens it. Only the browser has it, sealed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
     /// Which session it is.
     pub id: SessionId,
     /// The key of its record.
     pub data_key: DataKey,
+    /// Made of the id, once: each request needs it.
+    record_key: RecordKey,
 }
 
 /// A session's id: 128 bits that cannot be guessed.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId([u8; SessionId::BYTES]);
 
 /// Different values under one name: which of them is ours nobody can tell (R26).
@@ -41,9 +44,19 @@ pub struct SessionId([u8; SessionId::BYTES]);
 pub struct Conflicting;
 
 impl Ticket {
+    /// The ticket of this session.
+    pub fn new(id: SessionId, data_key: DataKey) -> Self {
+        Self { record_key: id.record_key(), id, data_key }
+    }
+
     /// A ticket for a session that never was.
     pub fn generate(random: Random) -> Self {
-        Self { id: SessionId::generate(random), data_key: DataKey::generate(random) }
+        Self::new(SessionId::generate(random), DataKey::generate(random))
+    }
+
+    /// The key of the session's record.
+    pub fn record_key(&self) -> &RecordKey {
+        &self.record_key
     }
 
     /// The cookie's value: the sealed ticket in base64url without padding.
@@ -59,7 +72,7 @@ impl Ticket {
         }
         let plaintext = ring.open(context, &URL_SAFE_NO_PAD.decode(value).ok()?)?;
         let (id, data_key) = plaintext.split_first_chunk()?;
-        Some(Self { id: SessionId(*id), data_key: DataKey::new(data_key.try_into().ok()?) })
+        Some(Self::new(SessionId(*id), DataKey::new(data_key.try_into().ok()?)))
     }
 }
 
@@ -74,6 +87,13 @@ impl SessionId {
     /// The key of this session's record: a hash, so that a reader of the store learns no id.
     pub fn record_key(&self) -> RecordKey {
         RecordKey(hashed_name("session record", &[&self.0]))
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, data_key, .. } = self;
+        formatter.debug_struct("Ticket").field("id", id).field("data_key", data_key).finish()
     }
 }
 
@@ -100,7 +120,7 @@ pub fn clear(session: &config::Session, secure: bool) -> HeaderValue {
 ///
 /// # Errors
 /// Where there are different values.
-pub fn find(headers: &HeaderMap, name: &str) -> Result<Option<String>, Conflicting> {
+pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>, Conflicting> {
     let mut values = pairs(headers).filter_map(|pair| {
         let (pair_name, value) = split_at_equals(pair)?;
         (pair_name == name.as_bytes()).then_some(value)
@@ -109,7 +129,7 @@ pub fn find(headers: &HeaderMap, name: &str) -> Result<Option<String>, Conflicti
     if values.any(|value| value != first) {
         return Err(Conflicting);
     }
-    Ok(Some(String::from_utf8_lossy(first).into_owned()))
+    Ok(Some(String::from_utf8_lossy(first)))
 }
 
 /// The names of the request's cookies that begin with `prefix`.
@@ -214,8 +234,8 @@ mod tests {
         headers
     }
 
-    fn one(value: &str) -> Result<Option<String>, Conflicting> {
-        Ok(Some(value.to_owned()))
+    fn one(value: &str) -> Result<Option<Cow<'_, str>>, Conflicting> {
+        Ok(Some(value.into()))
     }
 
     #[test]

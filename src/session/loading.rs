@@ -41,7 +41,7 @@ impl Sessions {
         let now = self.common.clock.now();
         let known = self.known(ticket);
         if let Some(session) = known.as_ref().and_then(|known| self.confirmed(known, now)) {
-            self.count_lookup("hit");
+            self.common.metrics.count_session_hit();
             return Ok(Some(session));
         }
         let servable = |now| known.as_ref().and_then(|known| self.servable(known, now));
@@ -51,7 +51,7 @@ impl Sessions {
             self.count_lookup("outage");
             return Ok(Some(session));
         }
-        match (self.load_stored(ticket).await, servable(self.common.clock.now())) {
+        match (Box::pin(self.load_stored(ticket)).await, servable(self.common.clock.now())) {
             (Ok(session), _) => {
                 self.count_lookup("miss");
                 Ok(session)
@@ -231,7 +231,7 @@ impl Sessions {
     }
 
     fn known(&self, ticket: &Ticket) -> Option<Arc<Known>> {
-        self.common.opened.get(&self.record_key(ticket)).filter(|known| known.ticket == *ticket)
+        self.common.opened.get(ticket.record_key()).filter(|known| known.ticket == *ticket)
     }
 
     /// A known session that needs no asking.

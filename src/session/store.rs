@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
+use crate::rate::{Rate, Standing};
 
 pub mod changes;
 pub mod file;
@@ -63,6 +64,10 @@ pub enum Replaced {
 /// The owner of a lease: a random token, so that nobody releases another's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseOwner(pub String);
+
+/// The name of a count: a keyed hash in hexadecimal, which tells nobody whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CountKey(pub String);
 
 /// The store could not be asked, or gave an answer that makes no sense. What was asked may or may not
 /// have been done.
@@ -125,6 +130,10 @@ pub trait Store: Outbox + fmt::Debug + Send + Sync {
 
     /// Whether a mark is set.
     async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable>;
+
+    /// Counts one more under this key, if that is within the rate, by the store's own time: those of all
+    /// gateways are one count. What nobody adds to is forgotten once it makes no difference.
+    async fn count(&self, key: &CountKey, rate: Rate) -> Result<Standing, Unavailable>;
 
     /// Whether the store answers and takes writes.
     async fn ping(&self) -> Result<(), Unavailable>;

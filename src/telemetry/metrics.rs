@@ -30,6 +30,8 @@ pub struct Metrics(Arc<Counts>);
 struct Counts {
     registry: Registry,
     session_cache: Family<OfResult, Counter>,
+    /// One of the family, which nearly every request counts up.
+    session_cache_hits: Counter,
     notifications_lost: Counter,
     records_mended: Counter,
     store_operations: Family<OfOperation, Histogram, fn() -> Histogram>,
@@ -70,7 +72,8 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("cloakroom");
         let r = &mut registry;
-        let session_cache = registered(r, "session_cache", "Lookups of opened sessions");
+        let session_cache: Family<_, Counter> = registered(r, "session_cache", "Lookups of opened sessions");
+        let session_cache_hits = session_cache.get_or_create(&OfResult { result: "hit" }).clone();
         let notifications_lost =
             registered(r, "store_notifications_lost", "Times the store's notifications broke off");
         let records_mended =
@@ -92,6 +95,7 @@ impl Metrics {
         Self(Arc::new(Counts {
             registry,
             session_cache,
+            session_cache_hits,
             notifications_lost,
             records_mended,
             store_operations,
@@ -115,9 +119,14 @@ impl Metrics {
         encoded
     }
 
-    /// A lookup of an opened session.
+    /// A lookup of an opened session that came to anything else.
     pub fn count_session_lookup(&self, result: &'static str) {
         self.0.session_cache.get_or_create(&OfResult { result }).inc();
+    }
+
+    /// A session that was open already.
+    pub fn count_session_hit(&self) {
+        self.0.session_cache_hits.inc();
     }
 
     /// How often the store's notifications have broken off so far.

@@ -14,6 +14,7 @@ use crate::support::issuer::{CLIENT_ID, Draft, Endpoint, Fault, Signature};
 use crate::support::shop::{Shop, bare, log_in_bare};
 use crate::support::troubled_store::{Step, Trouble, TroubledStore};
 use crate::support::wait::{in_time, until};
+use crate::support::wire::{Wire, head};
 
 const TARGET: &str = "/bff/backchannel-logout";
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
@@ -476,4 +477,23 @@ async fn r54_a_restart_finds_the_sessions_that_began_before_it() {
     is_done(&post_form(next.address, TARGET, &form).await);
     assert!(!is_logged_in(&mut browser).await, "though nobody there had it open");
     assert!(shop.issuer.revoked().is_empty(), "nobody there can read its tokens");
+}
+
+#[tokio::test]
+async fn r65_a_form_that_drips_in_has_the_time_of_a_head_and_no_more() {
+    let shop = Shop::open_with(|_, setup| setup.limits = "header_timeout: 1s".to_owned()).await;
+    let mut wire = Wire::connect(shop.gateway.address).await;
+    let fields = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n";
+    wire.send(head(&format!("POST {TARGET}"), fields)).await;
+    let mut reply = None;
+    for _ in 0..200 {
+        wire.try_send("a").await;
+        reply = tokio::time::timeout(Duration::from_millis(100), wire.reply()).await.ok();
+        if reply.is_some() {
+            break;
+        }
+    }
+    let reply = reply.expect("it took every byte");
+    assert_eq!((reply.status, reply.field("connection")), (400, Some("close")));
+    assert!(wire.rest().await.is_empty());
 }

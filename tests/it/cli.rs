@@ -117,14 +117,22 @@ async fn check_can_try_what_the_file_points_to() {
     issuer.stop().await;
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let setup = setup.route(&format!("path: /away, upstream: \"http://{closed}\""));
+    let some =
+        format!("addresses: [\"{}\", \"unix:/nowhere.sock\"]", upstream.url().trim_start_matches("http://"));
+    let setup = setup.route(&format!("path: /some, upstream: {{url: \"http://localhost\", {some}}}"));
     let setup = setup.redis(&url::Url::parse(&format!("redis://{closed}")).unwrap());
     let (_folder, path) = file(&setup.yaml());
     let (code, output, faults) = said(&run(&["check", "-c", &path, "--connect"]).await);
     assert_eq!(code, Some(1), "{faults}");
-    for what in [issuer.url(), format!("http://{closed}"), "store".to_owned()] {
+    let socket = "http://localhost/ at unix:/nowhere.sock".to_owned();
+    for what in [issuer.url(), format!("http://{closed}"), socket, "store".to_owned()] {
         assert!(faults.contains(&what), "{what}: {faults}");
     }
     assert!(output.contains(&upstream.url()), "what is well is said too: {output}");
+    assert!(
+        output.contains(&format!("http://localhost/ at {}", upstream.url().trim_start_matches("http://"))),
+        "{output}"
+    );
     let (code, _, _) = said(&run(&["check", "-c", &path]).await);
     assert_eq!(code, Some(0), "nobody is asked without --connect");
 }
@@ -301,8 +309,9 @@ async fn r62_at_trace_level_no_token_cookie_or_code_of_a_whole_run_is_logged() {
     canaries.extend(refresh_tokens);
     assert!(canaries.len() > 12, "{}", canaries.len());
     running.signal("TERM");
-    let (code, lines) = running.ended().await;
+    let (code, lines, accesses) = running.ended_with_accesses().await;
     assert_eq!(code, Some(0));
-    assert!(lines.len() > 5, "{lines:?}");
+    assert!(lines.len() > 5 && accesses.len() > 5, "{lines:?} {accesses:?}");
     assert_eq!(leaked(&lines, &canaries), None);
+    assert_eq!(leaked(&accesses, &canaries), None);
 }

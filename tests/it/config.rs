@@ -19,6 +19,8 @@ mod routes;
 mod secrets;
 mod server;
 mod sessions;
+mod tls;
+mod upstreams;
 mod yaml;
 
 /// The least there can be.

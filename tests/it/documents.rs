@@ -29,6 +29,34 @@ fn the_readme_s_configuration_is_good() {
 }
 
 #[test]
+fn the_readme_s_route_to_several_servers_is_good() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let yaml = |after: &str| {
+        let (_, rest) = readme.split_once(after).unwrap();
+        let (_, rest) = rest.split_once("```yaml\n").unwrap();
+        rest.split_once("```").unwrap().0
+    };
+    let (before, _) = yaml("Write `cloakroom.yaml`:").split_once("    routes:\n").unwrap();
+    let route: String = yaml("### Upstreams").lines().map(|line| format!("      {line}\n")).collect();
+    let machine = Machine::new();
+    let file = machine.holds(&format!("{before}    routes:\n{route}"));
+    let loaded = config::load(&file, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+    let [route] = loaded.config.apps[0].routes.as_slice() else { panic!("one route") };
+    let config::Target::Upstream(upstream) = &route.target else { panic!("an upstream") };
+    assert_eq!(upstream.addresses.len(), 3);
+    // What it shows for everything else is what holds where it is left out.
+    let left_out = format!(
+        "{before}    routes: [{{path: /api, upstream: {{url: \"https://orders.internal\", health: {{path: /healthz}}}}}}]\n"
+    );
+    let loaded =
+        config::load(&machine.holds(&left_out), &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+    let by_default = &loaded.config.apps[0].routes[0];
+    let config::Target::Upstream(plain) = &by_default.target else { panic!("an upstream") };
+    assert_eq!((&upstream.health, route.attempts), (&plain.health, by_default.attempts));
+    assert_eq!(format!("{:?}", route.timeouts), format!("{:?}", by_default.timeouts));
+}
+
+#[test]
 fn each_file_in_config_is_good() {
     let folder = TempDir::new().unwrap();
     let environment = |name: &str| match name {

@@ -8,7 +8,8 @@ use crate::support::browser::Browser;
 use crate::support::gateway::{Gateway, NO_ISSUER, Setup};
 use crate::support::issuer::Issuer;
 use crate::support::upstream::{Upstream, full, status};
-use crate::support::wire::{Wire, ask, head};
+use crate::support::wait::in_time;
+use crate::support::wire::{Wire, ask, head, read_head};
 
 /// A gateway without sessions in front of this upstream, under every path.
 async fn open(upstream: &Upstream) -> Gateway {
@@ -304,6 +305,23 @@ async fn an_expectation_is_met_here_and_not_passed_on() {
     let refused =
         ask(gateway.address, head("PUT /bff/nothing", "Content-Length: 4\r\nExpect: 100-continue\r\n")).await;
     assert_eq!(refused.status, 404, "without asking for the body");
+}
+
+/// RFC 9110 §10.1.1 lets the gateway answer for itself.
+#[tokio::test]
+async fn a_server_that_refuses_early_is_heard_though_the_body_was_asked_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let gateway = Setup::new(NO_ISSUER).for_anybody("/", &url).start().await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send(head("PUT /", "Content-Length: 4\r\nExpect: 100-continue\r\n")).await;
+    let (mut server, _) = in_time(listener.accept()).await.unwrap();
+    read_head(&mut server).await;
+    assert_eq!(wire.reply_head().await.status, 100);
+    let refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
+    server.write_all(refusal).await.unwrap();
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.text().as_str()), (413, "no"), "with nothing of the body sent");
 }
 
 #[tokio::test]

@@ -49,7 +49,9 @@ const ROUTES: [&str; 5] = ["/required", "/optional", "/none", "/tokenless", "/ow
 
 async fn every_route(issuer: &Issuer, upstream: &Upstream) -> Gateway {
     let url = upstream.url();
-    Setup::new(&issuer.url())
+    let mut setup = Setup::new(&issuer.url());
+    setup.server = "h2c: true".to_owned();
+    setup
         .for_users("/required", &url)
         .route(&format!("path: /optional, upstream: \"{url}\", auth: optional"))
         .for_anybody("/none", &url)
@@ -68,30 +70,32 @@ fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
 async fn r34_r36_the_token_goes_up_and_nothing_a_client_claims_on_every_kind_of_route() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start().await);
     let gateway = every_route(&issuer, &upstream).await;
-    let mut browser = Browser::new(gateway.address);
-    browser.log_in("/").await;
-    for route in ROUTES {
-        for method in [Method::GET, Method::POST] {
-            let fields: Vec<_> = [("x-csrf", "1"), ("x-kept", "kept")].into_iter().chain(CLAIMS).collect();
-            let answer = browser.script(method, route, &fields, "").await;
-            assert_eq!(answer.status, 200, "{route} {}", answer.text());
-            let headers = upstream.last().headers;
-            for (name, value) in &headers {
-                assert!(!value.to_str().unwrap().contains("forged"), "{route}: {name}: {value:?}");
+    for mut browser in Browser::of_each_protocol(gateway.address) {
+        browser.log_in("/").await;
+        for route in ROUTES {
+            for method in [Method::GET, Method::POST] {
+                let fields: Vec<_> =
+                    [("x-csrf", "1"), ("x-kept", "kept")].into_iter().chain(CLAIMS).collect();
+                let answer = browser.script(method, route, &fields, "").await;
+                assert_eq!(answer.status, 200, "{route} {}", answer.text());
+                let headers = upstream.last().headers;
+                for (name, value) in &headers {
+                    assert!(!value.to_str().unwrap().contains("forged"), "{route}: {name}: {value:?}");
+                }
+                assert_eq!(headers["x-kept"], "kept");
+                let token = all(&headers, "authorization");
+                if matches!(route, "/none" | "/tokenless") {
+                    assert!(token.is_empty(), "{route}");
+                } else {
+                    assert_eq!(token.len(), 1, "{route}");
+                    assert!(issuer.is_alive(token[0].strip_prefix("Bearer ").unwrap()));
+                }
+                assert_eq!(all(&headers, "x-forwarded-for"), ["127.0.0.1"]);
+                assert_eq!(all(&headers, "x-forwarded-proto"), ["https"]);
+                assert_eq!(all(&headers, "x-forwarded-host"), ["shop.test"]);
+                assert_eq!(all(&headers, "forwarded"), ["for=127.0.0.1;host=\"shop.test\";proto=https"]);
+                assert_eq!(all(&headers, "host"), [upstream.address.to_string()]);
             }
-            assert_eq!(headers["x-kept"], "kept");
-            let token = all(&headers, "authorization");
-            if matches!(route, "/none" | "/tokenless") {
-                assert!(token.is_empty(), "{route}");
-            } else {
-                assert_eq!(token.len(), 1, "{route}");
-                assert!(issuer.is_alive(token[0].strip_prefix("Bearer ").unwrap()));
-            }
-            assert_eq!(all(&headers, "x-forwarded-for"), ["127.0.0.1"]);
-            assert_eq!(all(&headers, "x-forwarded-proto"), ["https"]);
-            assert_eq!(all(&headers, "x-forwarded-host"), ["shop.test"]);
-            assert_eq!(all(&headers, "forwarded"), ["for=127.0.0.1;host=\"shop.test\";proto=https"]);
-            assert_eq!(all(&headers, "host"), [upstream.address.to_string()]);
         }
     }
 }
@@ -267,24 +271,29 @@ async fn r46_an_upstream_cannot_touch_session_origin_or_token() {
     })
     .await;
     let gateway = every_route(&issuer, &upstream).await;
-    let mut browser = Browser::new(gateway.address);
-    browser.log_in("/").await;
-    let session = browser.session_cookie().unwrap();
-    for route in ROUTES {
-        let answer = browser.fetch(route).await;
-        assert_eq!(answer.headers["x-kept"], "1", "{route}");
-        assert_eq!(all(&answer.headers, "set-cookie"), ["theme=dark; Path=/", "lang=en; Path=/"], "{route}");
-        for (name, value) in &answer.headers {
-            assert!(
-                !name.as_str().starts_with("access-control-allow-") && name != "clear-site-data",
-                "{name}"
+    for mut browser in Browser::of_each_protocol(gateway.address) {
+        browser.log_in("/").await;
+        let session = browser.session_cookie().unwrap();
+        for route in ROUTES {
+            let answer = browser.fetch(route).await;
+            assert_eq!(answer.headers["x-kept"], "1", "{route}");
+            assert_eq!(
+                all(&answer.headers, "set-cookie"),
+                ["theme=dark; Path=/", "lang=en; Path=/"],
+                "{route}"
             );
-            for token in upstream.tokens() {
-                assert!(!value.to_str().unwrap().contains(&token), "{route}: {name} carries the token");
+            for (name, value) in &answer.headers {
+                assert!(
+                    !name.as_str().starts_with("access-control-allow-") && name != "clear-site-data",
+                    "{name}"
+                );
+                for token in upstream.tokens() {
+                    assert!(!value.to_str().unwrap().contains(&token), "{route}: {name} carries the token");
+                }
             }
+            assert!(!answer.headers.contains_key("authorization"));
+            assert_eq!(browser.session_cookie().unwrap(), session);
         }
-        assert!(!answer.headers.contains_key("authorization"));
-        assert_eq!(browser.session_cookie().unwrap(), session);
     }
 }
 
@@ -308,16 +317,17 @@ async fn r37_hop_by_hop_fields_of_an_answer_stay_behind() {
     .await;
     let issuer = Issuer::start().await;
     let gateway = every_route(&issuer, &upstream).await;
-    let mut browser = Browser::new(gateway.address);
-    browser.log_in("/").await;
-    for route in ROUTES {
-        let answer = browser.fetch(route).await;
-        for name in ["x-hop", "keep-alive", "proxy-authenticate", "proxy-connection", "upgrade"] {
-            assert!(!answer.headers.contains_key(name), "{route} {name}");
+    for mut browser in Browser::of_each_protocol(gateway.address) {
+        browser.log_in("/").await;
+        for route in ROUTES {
+            let answer = browser.fetch(route).await;
+            for name in ["x-hop", "keep-alive", "proxy-authenticate", "proxy-connection", "upgrade"] {
+                assert!(!answer.headers.contains_key(name), "{route} {name}");
+            }
+            assert_eq!(answer.headers["x-kept"], "1");
+            // R44 holds though `Connection` names the field.
+            assert_eq!(answer.headers.contains_key("cache-control"), route != "/none", "{route}");
         }
-        assert_eq!(answer.headers["x-kept"], "1");
-        // R44 holds though `Connection` names the field.
-        assert_eq!(answer.headers.contains_key("cache-control"), route != "/none", "{route}");
     }
 }
 
@@ -337,30 +347,33 @@ async fn r44_no_shared_cache_keeps_what_a_session_was_shown() {
         })
         .await;
     let gateway = every_route(&issuer, &upstream).await;
-    let mut browser = Browser::new(gateway.address);
-    browser.log_in("/").await;
-    for route in ["/required", "/optional", "/tokenless", "/own"] {
-        let answer = browser.fetch(route).await;
-        assert_eq!(answer.headers["cache-control"], "no-store", "{route}");
-        for control in
-            ["public, max-age=600", "s-maxage=600", "PUBLIC", "max-age=60, S-MaxAge=9", "immutable"]
-        {
-            let answer = browser.script(Method::GET, route, &[("x-csrf", "1"), ("x-ask", control)], "").await;
-            let kept = answer.headers["cache-control"].to_str().unwrap().to_lowercase();
-            assert!(kept.contains("private") || kept.contains("no-store"), "{route} {control}: {kept}");
-            assert!(!kept.contains("public") && !kept.contains("s-maxage"), "{route} {control}: {kept}");
-            assert!(!answer.headers.contains_key("surrogate-control"), "{route}");
-            assert!(!answer.headers.contains_key("cdn-cache-control"), "{route}");
+    for mut browser in Browser::of_each_protocol(gateway.address) {
+        browser.log_in("/").await;
+        for route in ["/required", "/optional", "/tokenless", "/own"] {
+            let answer = browser.fetch(route).await;
+            assert_eq!(answer.headers["cache-control"], "no-store", "{route}");
+            for control in
+                ["public, max-age=600", "s-maxage=600", "PUBLIC", "max-age=60, S-MaxAge=9", "immutable"]
+            {
+                let answer =
+                    browser.script(Method::GET, route, &[("x-csrf", "1"), ("x-ask", control)], "").await;
+                let kept = answer.headers["cache-control"].to_str().unwrap().to_lowercase();
+                assert!(kept.contains("private") || kept.contains("no-store"), "{route} {control}: {kept}");
+                assert!(!kept.contains("public") && !kept.contains("s-maxage"), "{route} {control}: {kept}");
+                assert!(!answer.headers.contains_key("surrogate-control"), "{route}");
+                assert!(!answer.headers.contains_key("cdn-cache-control"), "{route}");
+            }
         }
+        // What is the same for everybody may be kept by everybody.
+        let answer = browser.script(Method::GET, "/none", &[("x-ask", "public, max-age=600")], "").await;
+        assert_eq!(answer.headers["cache-control"], "public, max-age=600");
+        // An anonymous answer where a session would change it must not be shown to those who have one.
+        let mut stranger = Browser::new(gateway.address);
+        let answer =
+            stranger.script(Method::GET, "/optional", &[("x-csrf", "1"), ("x-ask", "public")], "").await;
+        let vary = all(&answer.headers, "vary").join(", ").to_lowercase();
+        assert!(vary.contains("cookie"), "{:?}", answer.headers);
     }
-    // What is the same for everybody may be kept by everybody.
-    let answer = browser.script(Method::GET, "/none", &[("x-ask", "public, max-age=600")], "").await;
-    assert_eq!(answer.headers["cache-control"], "public, max-age=600");
-    // An anonymous answer where a session would change it must not be shown to those who have one.
-    let mut stranger = Browser::new(gateway.address);
-    let answer = stranger.script(Method::GET, "/optional", &[("x-csrf", "1"), ("x-ask", "public")], "").await;
-    let vary = all(&answer.headers, "vary").join(", ").to_lowercase();
-    assert!(vary.contains("cookie"), "{:?}", answer.headers);
 }
 
 #[tokio::test]
@@ -373,13 +386,13 @@ async fn r41_the_token_follows_no_redirect() {
     })
     .await;
     let gateway = every_route(&issuer, &upstream).await;
-    let mut browser = Browser::new(gateway.address);
-    browser.log_in("/").await;
-    let answer = browser.fetch("/required").await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.headers["location"].to_str().unwrap()),
-        (307, elsewhere.url().as_str())
-    );
-    assert_eq!(upstream.tokens().len(), 1);
-    assert!(elsewhere.arrived().is_empty());
+    for mut browser in Browser::of_each_protocol(gateway.address) {
+        browser.log_in("/").await;
+        let answer = browser.fetch("/required").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.headers["location"].to_str().unwrap()),
+            (307, elsewhere.url().as_str())
+        );
+        assert!(elsewhere.arrived().is_empty());
+    }
 }

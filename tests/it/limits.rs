@@ -1,7 +1,7 @@
 //! What a client may use up, from its first byte on (R65). Times are small, and nothing is said of how
 //! long anything took: it ends, or it stays.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -67,6 +67,52 @@ async fn a_connection_may_be_quiet_between_requests_for_longer_than_a_head_may_t
         assert_eq!(wire.reply().await.status, 200);
         // This one is silent, and is cut off; the other is still there.
         Wire::connect(gateway.address).await.rest().await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_quiet_for_seconds_goes_on_as_before() {
+    let upstream = Upstream::answering(|arrived| full(arrived.body.clone())).await;
+    let mut gateway = limited(&upstream, "header_timeout: 3s").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    for _ in 0..2 {
+        wire.send(head("POST /", "Content-Length: 3\r\n") + "abc").await;
+        assert_eq!(wire.reply().await.text(), "abc");
+        // This one is silent, and is cut off; the other has given back meanwhile what it does not need.
+        Wire::connect(gateway.address).await.rest().await;
+    }
+    gateway.begin_stop();
+    assert!(wire.rest().await.is_empty());
+    in_time(gateway.stop()).await;
+}
+
+#[tokio::test]
+async fn r65_the_rest_of_a_body_is_no_request_however_long_ago_it_was_answered() {
+    let paths = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&paths);
+    let upstream = Upstream::raw(move |request| {
+        seen.lock().unwrap().push(request.uri().path().to_owned());
+        // It answers early, and reads on.
+        tokio::spawn(request.into_body().collect());
+        async { full("early") }
+    })
+    .await;
+    let gateway = limited(&upstream, "header_timeout: 3s").await;
+    let smuggled = head("GET /smuggled", "");
+    let length = smuggled.len() + 3;
+    for (framing, begin, end) in [
+        (format!("Content-Length: {length}\r\n"), "abc".to_owned(), ""),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{length:x}\r\nabc"), "\r\n0\r\n\r\n"),
+    ] {
+        let mut wire = Wire::connect(gateway.address).await;
+        wire.send(head("POST /first", &framing) + &begin).await;
+        assert_eq!(wire.reply().await.text(), "early");
+        // This one is silent, and is cut off; the other could have given back meanwhile what it does not need.
+        Wire::connect(gateway.address).await.rest().await;
+        wire.send(smuggled.clone() + end).await;
+        wire.send(head("GET /after", "")).await;
+        assert_eq!(wire.reply().await.text(), "early");
+        assert_eq!(std::mem::take(&mut *paths.lock().unwrap()), ["/first", "/after"], "{framing}");
     }
 }
 
@@ -183,6 +229,76 @@ async fn r65_one_connection_too_many_is_told_so_and_places_become_free_again() {
     assert_eq!(first.reply().await.status, 200, "those who have a place keep it");
     drop(second);
     until(async || ask(gateway.address, head("GET /", "")).await.status == 200).await;
+}
+
+#[tokio::test]
+async fn r65_one_client_leaves_places_for_others_and_a_trusted_proxy_has_them_all() {
+    let upstream = Upstream::start().await;
+    for (trusted, is_limited) in [("10.0.0.0/8", true), ("127.0.0.2", false)] {
+        let mut setup = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url());
+        setup.server = format!("trusted_proxies: [{trusted}]");
+        setup.limits = "connections_per_client: 2".to_owned();
+        let gateway = setup.start().await;
+        let connect = async || Wire::connect_from([127, 0, 0, 2].into(), gateway.address).await;
+        let (first, mut second, mut third) = (connect().await, connect().await, connect().await);
+        second.send(head("GET /", "")).await;
+        assert_eq!(second.reply().await.status, 200);
+        third.try_send(head("GET /", "")).await;
+        let reply = third.reply().await;
+        assert_eq!(reply.status, if is_limited { 503 } else { 200 });
+        assert_eq!(ask(gateway.address, head("GET /", "")).await.status, 200, "another client");
+        drop(first);
+        until(async || {
+            let mut next = connect().await;
+            next.try_send(head("GET /", "")).await && next.reply().await.status == 200
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn r65_fields_beyond_their_number_are_431() {
+    let upstream = Upstream::start().await;
+    for (limits, most) in [("", 100), ("header_count: 20", 20), ("header_count: 150", 150)] {
+        let gateway = limited(&upstream, limits).await;
+        for (fields, status) in [(most, 200), (most + 1, 431)] {
+            // `Host` is one of them.
+            let fields: String = (1..fields).map(|at| format!("X-{at}: 1\r\n")).collect();
+            assert_eq!(ask(gateway.address, head("GET /", &fields)).await.status, status, "{limits}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn r65_a_connection_that_may_become_http_2_is_silent_no_longer_than_others() {
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url());
+    setup.server = "h2c: true".to_owned();
+    setup.limits = "header_timeout: 1s".to_owned();
+    let gateway = setup.start().await;
+    for begin in ["", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "P", "POST / HT"] {
+        let mut wire = Wire::connect(gateway.address).await;
+        wire.send(begin).await;
+        wire.rest().await;
+    }
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send("PRI ").await;
+    drip(&mut wire, "x").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send("P").await;
+    wire.send(&head("POST /", "Content-Length: 0\r\n")[1..]).await;
+    assert_eq!(wire.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn http_2_without_tls_is_refused_where_it_is_not_configured() {
+    let upstream = Upstream::start().await;
+    let gateway = limited(&upstream, "").await;
+    let mut wire = Wire::connect(gateway.address).await;
+    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    let rest = wire.rest().await;
+    assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 400"), "{}", rest.escape_ascii());
+    assert!(upstream.arrived().is_empty());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by them")]
 
+mod access_log;
 mod across_gateways;
 mod admin;
 mod admission;
@@ -13,6 +14,7 @@ mod chromium;
 mod cli;
 mod config;
 mod cookies;
+mod corpus;
 mod counts;
 mod csrf;
 mod damaged_records;
@@ -23,13 +25,18 @@ mod forwarding;
 mod framing;
 mod frontchannel;
 mod headers;
+mod hostile;
+mod http2;
 mod limits;
 mod login;
 mod logout;
 mod main_path;
 mod oidc;
 mod outbox;
+mod overload;
 mod paths;
+mod proxy_protocol;
+mod rate_limits;
 mod real_issuer;
 mod record_formats;
 mod redemption;
@@ -41,4 +48,12 @@ mod shutdown;
 mod store;
 mod streams;
 mod support;
+mod tls;
+mod unix_socket;
+mod upstream_http2;
+mod upstream_pool;
+mod upstream_tls;
+mod upstreams;
 mod websocket;
+mod websocket_conformance;
+mod workers;

@@ -5,7 +5,7 @@ use crate::support::upstream::Upstream;
 use crate::support::wire::{ask, head};
 
 /// Contract §7: these are 400 on upstream routes.
-const AMBIGUOUS: [&str; 34] = [
+pub const AMBIGUOUS: [&str; 34] = [
     "//",
     "//api",
     "//evil.test/",

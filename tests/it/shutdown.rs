@@ -1,7 +1,10 @@
 //! A gateway that is asked to stop: what runs is finished, nothing new begins, and the grace is the end.
 
+use bytes::Bytes;
 use http::Response;
-use tokio::net::TcpStream;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::support::browser::Browser;
@@ -21,6 +24,10 @@ async fn held() -> (Upstream, mpsc::UnboundedReceiver<tokio::sync::oneshot::Send
     })
     .await;
     (upstream, requests)
+}
+
+fn channel_body(mut frames: mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>) -> Body {
+    StreamBody::new(futures_util::stream::poll_fn(move |context| frames.poll_recv(context))).boxed_unsync()
 }
 
 fn setup(upstream: &Upstream, grace: &str) -> Setup {
@@ -56,6 +63,42 @@ async fn requests_under_way_are_finished_and_idle_connections_closed() {
 }
 
 #[tokio::test]
+async fn event_streams_and_tunnels_end_while_a_request_is_still_answered() {
+    let (upstream, mut requests) = held().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let setup = setup(&upstream, "1h").route(&format!(
+        "path: /ws, upstream: \"http://{}\", websocket: true, auth: none",
+        listener.local_addr().unwrap()
+    ));
+    let mut gateway = setup.start().await;
+    let mut listening = Wire::connect(gateway.address).await;
+    listening.send(head("GET /", "")).await;
+    let (_events, receiver) = mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(1);
+    let mut events = Response::new(channel_body(receiver));
+    events.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+    in_time(requests.recv()).await.unwrap().send(events).unwrap();
+    assert_eq!(listening.reply_head().await.status, 200);
+    let mut tunnel = Wire::connect(gateway.address).await;
+    let upgrade = "Origin: https://shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+    tunnel.send(head("GET /ws", upgrade)).await;
+    let (mut stream, _) = in_time(listener.accept()).await.unwrap();
+    read_head(&mut stream).await;
+    let switched = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut stream, switched).await.unwrap();
+    assert_eq!(tunnel.reply().await.status, 101);
+    let mut busy = Wire::connect(gateway.address).await;
+    busy.send(head("GET /", "")).await;
+    let answer = in_time(requests.recv()).await.unwrap();
+
+    gateway.begin_stop();
+    assert_eq!(in_time(listening.rest()).await, b"0\r\n\r\n", "it ends as it should");
+    assert!(in_time(tunnel.rest()).await.is_empty());
+    answer.send(full("last")).unwrap();
+    assert_eq!(busy.reply().await.text(), "last");
+    in_time(gateway.stop()).await;
+}
+
+#[tokio::test]
 async fn the_program_exits_with_0_once_what_ran_is_finished() {
     let (upstream, mut requests) = held().await;
     let mut process = setup(&upstream, "30s").start_process().await;
@@ -85,7 +128,7 @@ async fn a_request_that_hangs_is_cut_off_with_the_grace() {
 #[tokio::test]
 async fn an_interrupt_stops_it_too_and_a_tunnel_does_not_hold_it_up() {
     let (issuer, site) = (Issuer::start().await, Upstream::start().await);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut setup = Setup::new(&issuer.url())
         .route(&format!(
             "path: /ws, upstream: \"http://{}\", websocket: true, auth: none",

@@ -6,6 +6,7 @@
 //   admin     the issuer's, as issuer.mjs prints it; the scenario `demo`, on examples/demo, needs none
 //   page      wants a session of a navigation too, and then answers 200 (`auth: required`, `csrf: off`); default /private
 //   api       default /api/hello
+//   The scenario `websocket_over_http2` wants HTTPS, and an echo of one message at /ws; no issuer.
 //   user, password    default alice, wonderland
 //
 // Prints a line for each check that holds. At the first that does not, says which on stderr with what the page shows, and exits 1.
@@ -14,7 +15,7 @@ import assert from 'node:assert/strict';
 
 import { chromium } from 'playwright-core';
 
-const scenarios = { login_call_refresh_logout, cookie_attributes, strict_does_not_loop, two_tabs, no_token_in_script, demo };
+const scenarios = { login_call_refresh_logout, cookie_attributes, strict_does_not_loop, two_tabs, no_token_in_script, websocket_over_http2, demo };
 
 /** For one wait. A silent refresh has to come within it too, and the machine may be busy. */
 const DEADLINE = 60_000;
@@ -162,6 +163,27 @@ async function no_token_in_script() {
   }
   // Without this the search could pass by having looked at nothing.
   check(places['fetch /bff/session'].includes(options.user), 'the search saw the answers to fetch');
+}
+
+/** A browser that has an HTTP/2 connection opens its WebSockets in streams of it (RFC 8441). */
+async function websocket_over_http2() {
+  const page = await context.newPage();
+  const network = await context.newCDPSession(page);
+  await network.send('Network.enable');
+  const handshake = new Promise((resolve) => { network.on('Network.webSocketHandshakeResponseReceived', resolve); });
+  await page.goto(origin);
+  const protocol = await page.evaluate(() => performance.getEntriesByType('navigation')[0].nextHopProtocol);
+  assert.equal(protocol, 'h2');
+  console.log('the page came over HTTP/2');
+  const echoed = await page.evaluate(() => new Promise((resolve, reject) => {
+    const socket = new WebSocket(`wss://${location.host}/ws`);
+    socket.onopen = () => socket.send('through a stream');
+    socket.onmessage = (message) => resolve(message.data);
+    socket.onerror = () => reject(new Error('the WebSocket failed'));
+  }));
+  assert.equal(echoed, 'through a stream');
+  assert.equal((await handshake).response.status, 200, 'an extended CONNECT, not an upgrade');
+  console.log('the WebSocket came in a stream');
 }
 
 /** The demo's page and its issuer's, which have elements of their own. */

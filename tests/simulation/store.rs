@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom::clock::Timestamp;
+use cloakroom::rate::{Rate, Standing};
 use cloakroom::session::store::changes::Changes;
 use cloakroom::session::store::{
-    IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version,
+    CountKey, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version,
 };
 use tokio::time::{Instant, sleep};
 
@@ -333,6 +334,11 @@ impl Store for NodeStore {
     async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable> {
         let (world, mark) = (Arc::clone(&self.world), mark.to_owned());
         self.pass("is_claimed", None, async move { world.memory.is_claimed(&mark).await }).await
+    }
+
+    async fn count(&self, key: &CountKey, rate: Rate) -> Result<Standing, Unavailable> {
+        let (world, key) = (Arc::clone(&self.world), key.clone());
+        self.pass("count", None, async move { world.memory.count(&key, rate).await }).await
     }
 
     async fn ping(&self) -> Result<(), Unavailable> {

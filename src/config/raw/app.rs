@@ -2,25 +2,24 @@
 
 use std::time::Duration;
 
-use http::Method;
 use serde_json::{Value, json};
 
-use crate::config::decode::{
-    At, Choice, Decode, Keys, List, Optional, Record, Required, decode_at, wrong_type,
-};
+use super::route::{RateLimit, Route};
+use crate::config::decode::{At, Choice, Decode, Keys, List, Optional, Record, Required, wrong_type};
 use crate::config::document::{Content, Node, REDACTED};
 use crate::config::parameters::Parameters;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{CookieName, DurationOrZero, Scope, Text};
 use crate::config::secret_ref::SecretRef;
-use crate::config::web::{Path, Prefix, UpstreamUrl};
-use crate::config::{Auth, Csrf, Issuer, Origin, SameSite, Token};
+use crate::config::web::Prefix;
+use crate::config::{Issuer, Origin, SameSite};
 
 pub(in crate::config) struct App {
     pub(in crate::config) origin: Required<Origin>,
     pub(in crate::config) base_path: Required<Prefix>,
     pub(in crate::config) oidc: Required<Oidc>,
     pub(in crate::config) session: Required<Session>,
+    pub(in crate::config) login_rate_limits: Optional<List<RateLimit, 1>>,
     pub(in crate::config) routes: Required<List<Route, 1>>,
 }
 
@@ -56,35 +55,6 @@ pub(in crate::config) struct Cookie {
     pub(in crate::config) same_site: Required<SameSite>,
 }
 
-pub(in crate::config) struct Route {
-    pub(in crate::config) path: Required<Path>,
-    pub(in crate::config) target: Result<Target, Reported>,
-    pub(in crate::config) methods: Optional<List<Method, 1>>,
-    pub(in crate::config) auth: Optional<Auth>,
-    pub(in crate::config) token: Required<Token>,
-    pub(in crate::config) csrf: Optional<Csrf>,
-    pub(in crate::config) required_scopes: Required<List<Scope>>,
-    pub(in crate::config) timeouts: Required<Timeouts>,
-    pub(in crate::config) websocket: Required<bool>,
-    pub(in crate::config) allow_encoded_slash: Required<bool>,
-}
-
-pub(in crate::config) enum Target {
-    Upstream(At<Upstream>),
-    Files(At<Text>),
-}
-
-pub(in crate::config) struct Upstream {
-    pub(in crate::config) url: Required<UpstreamUrl>,
-    pub(in crate::config) strip_prefix: Optional<Prefix>,
-}
-
-pub(in crate::config) struct Timeouts {
-    pub(in crate::config) connect: Required<Duration>,
-    pub(in crate::config) response: Required<Duration>,
-    pub(in crate::config) idle: Required<Duration>,
-}
-
 impl Record for App {
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
         Ok(Self {
@@ -96,6 +66,10 @@ impl Record for App {
             base_path: keys.or("base_path", "/bff", "Where the gateway's own endpoints are."),
             oidc: keys.required("oidc", "{issuer: …, client_id: …, client_auth: …}", "The OpenID provider."),
             session: keys.or("session", "{}", "The cookie, and what differs from `sessions`."),
+            login_rate_limits: keys.optional(
+                "login_rate_limits",
+                "How many logins a client address may begin; each of them holds. As many as it likes where left out.",
+            ),
             routes: keys.required(
                 "routes",
                 "[{path: /, files: ./dist}]",
@@ -210,83 +184,6 @@ impl Record for Cookie {
                 "Its name: __Host-cloakroom where left out, and it must start with __Host-; on an http origin cloakroom, and it must not.",
             ),
             same_site: keys.or("same_site", "strict", "Its SameSite."),
-        })
-    }
-}
-
-impl Record for Route {
-    const LATER: &[&str] = &["retry"];
-
-    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        Ok(Self {
-            path: keys.required("path", "/api", "Matches itself and all below it, by segments."),
-            target: keys.one_of(&[
-                Choice::new("upstream", "The server behind the route, by its URL.", Target::Upstream),
-                Choice::new(
-                    "files",
-                    "A folder of static files, relative to the working directory; its index.html answers unknown paths that accept HTML.",
-                    Target::Files,
-                ),
-            ]),
-            methods: keys.optional("methods", "Methods that are let through; all where left out."),
-            auth: keys.optional("auth", "Whether a session is needed; for upstreams required, for files none where left out."),
-            token: keys.or("token", "access_token", "What is sent upstream as Authorization."),
-            csrf: keys.optional(
-                "csrf",
-                "How the use of a session is guarded: header (X-CSRF: 1), same_origin or off; for upstreams header, for files off where left out.",
-            ),
-            required_scopes: keys.or("required_scopes", "[]", "Scopes the session must have been granted."),
-            timeouts: keys.or("timeouts", "{}", "How long the upstream may take."),
-            websocket: keys.or("websocket", "false", "Whether WebSockets are let through."),
-            allow_encoded_slash: keys.or("allow_encoded_slash", "false", "Whether %2f may stand in a path."),
-        })
-    }
-}
-
-impl Decode for Upstream {
-    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
-        match &node.content {
-            Content::Scalar { .. } => Ok(Self { url: decode_at(node, reading), strip_prefix: Ok(None) }),
-            Content::Map(_) | Content::List(_) => {
-                UpstreamKeys::decode(node, reading).map(|UpstreamKeys(upstream)| upstream)
-            }
-        }
-    }
-
-    fn schema() -> Value {
-        json!({"anyOf": [UpstreamUrl::schema(), UpstreamKeys::schema()]})
-    }
-
-    fn shown(node: &Node) -> String {
-        UpstreamUrl::shown(node)
-    }
-}
-
-/// The long form of an upstream.
-struct UpstreamKeys(Upstream);
-
-impl Record for UpstreamKeys {
-    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        Ok(Self(Upstream {
-            url: keys.required(
-                "url",
-                "http://orders.internal:9000",
-                "http or https; a path in it is put before the request's.",
-            ),
-            strip_prefix: keys.optional(
-                "strip_prefix",
-                "Taken off the request's path: the route's path or the start of it, by segments.",
-            ),
-        }))
-    }
-}
-
-impl Record for Timeouts {
-    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        Ok(Self {
-            connect: keys.or("connect", "5s", "Until a connection stands."),
-            response: keys.or("response", "60s", "Until the head of the response is there."),
-            idle: keys.or("idle", "75s", "Between two parts of a body."),
         })
     }
 }

@@ -4,8 +4,9 @@ use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::app as raw;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{CookieName, Scope};
+use crate::config::validate::upstream::rate_limits;
 use crate::config::validate::{SessionTimes, distinct, route, texts, times};
-use crate::config::{App, ClientAuth, Oidc, Origin, Session};
+use crate::config::{App, ClientAuth, Oidc, Origin, RateLimitKey, Session};
 
 /// All apps; no two answer to the same host.
 pub(super) fn apps(
@@ -45,11 +46,21 @@ fn app(
     let session = app.session.and_then(|session| self::session(session.value, origin, times, reading));
     let base_path = app.base_path.as_ref().ok().map(|path| path.value.0.as_str());
     let routes = app.routes.and_then(|routes| route::routes(routes.value, base_path, reading));
+    let login_rate_limits = rate_limits(app.login_rate_limits).and_then(|limits| {
+        match limits.iter().find(|limit| limit.value.by == RateLimitKey::Session) {
+            Some(limit) => {
+                let problem = "logins counted by session, which none of them has yet";
+                Err(reading.fault(&limit.place, problem, "`by: client`"))
+            }
+            None => Ok(limits.into_iter().map(|limit| limit.value).collect()),
+        }
+    });
     Ok(App {
         origin: app.origin?.value,
         base_path: app.base_path?.value.0,
         oidc: oidc?,
         session: session?,
+        login_rate_limits: login_rate_limits?,
         routes: routes?,
     })
 }

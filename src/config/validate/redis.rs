@@ -1,7 +1,5 @@
 //! Redis: which servers, and whom to believe that they are.
 
-use std::path::Path;
-
 use url::Url;
 
 use crate::config::authorities::CertificateAuthorities;
@@ -117,8 +115,5 @@ fn authorities(
         let problem = "an authority for certificates, where none is asked for";
         return Err(reading.fault(&ca.place, problem, "`rediss://` above, or the file without `ca`"));
     }
-    let remedy = "a file that this user may read, with one certificate or more in PEM";
-    CertificateAuthorities::read(Path::new(&ca.value.0))
-        .map(Some)
-        .map_err(|error| reading.fault(&ca.place, error.to_string(), remedy))
+    super::authorities(&ca, reading).map(Some)
 }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use http::Method;
 
 use crate::config::decode::{At, List, Optional, Required};
-use crate::config::raw::app as raw;
+use crate::config::raw::route as raw;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{Scope, Text};
+use crate::config::validate::upstream::{self, rate_limits};
 use crate::config::validate::{distinct, texts};
-use crate::config::web::{Path, is_loopback, is_under};
+use crate::config::web::{Path, is_under};
 use crate::config::{Auth, Csrf, Route, Target, Timeouts};
 
 /// All routes of one app; no two have the same path, and none is below the gateway's own endpoints.
@@ -64,6 +65,8 @@ fn route(
     let methods = methods(route.methods, reading);
     let required_scopes = required_scopes(route.required_scopes, auth, reading);
     let timeouts = route.timeouts.and_then(|timeouts| self::timeouts(timeouts.value));
+    let attempts = route.retry.and_then(|retry| Ok(retry.value.attempts?.value.0));
+    let rate_limits = rate_limits(route.rate_limits);
     nothing_foreign?;
     Ok(Route {
         path: path?,
@@ -74,6 +77,8 @@ fn route(
         csrf: csrf?,
         required_scopes: required_scopes?,
         timeouts: timeouts?,
+        attempts: attempts?,
+        rate_limits: rate_limits?.into_iter().map(|limit| limit.value).collect(),
         websocket: route.websocket?.value,
         allow_encoded_slash: route.allow_encoded_slash?.value,
     })
@@ -83,6 +88,7 @@ fn route(
 fn refuse_upstream_keys(route: &raw::Route, reading: &mut Reading<'_>) -> Result<(), Reported> {
     let foreign = [
         ("allow_encoded_slash", written(&route.allow_encoded_slash)),
+        ("retry", written(&route.retry)),
         ("timeouts", written(&route.timeouts)),
         ("token", written(&route.token)),
         ("websocket", written(&route.websocket)),
@@ -108,26 +114,8 @@ fn target(
 ) -> Result<Target, Reported> {
     match target {
         raw::Target::Files(folder) => files(folder, reading).map(Target::Files),
-        raw::Target::Upstream(At { value: upstream, .. }) => {
-            let strip_prefix = upstream.strip_prefix.and_then(|prefix| {
-                let Some(prefix) = prefix else { return Ok(None) };
-                if path.as_ref().is_ok_and(|path| !is_under(path, &prefix.value.0)) {
-                    let problem = "a strip_prefix that not every path of this route starts with";
-                    return Err(reading.fault(
-                        &prefix.place,
-                        problem,
-                        "the route's path, or the start of it",
-                    ));
-                }
-                Ok(Some(prefix.value.0))
-            });
-            let url = upstream.url?;
-            if url.value.0.scheme() == "http" && !is_loopback(&url.value.0) {
-                let remedy = "https, or a network that only the gateway and the upstream are on";
-                reading.warn(&url.place, "access tokens go to this upstream without TLS", remedy);
-            }
-            Ok(Target::Upstream { url: url.value.0, strip_prefix: strip_prefix? })
-        }
+        raw::Target::Upstream(upstream) => upstream::upstream(upstream.value, path, reading)
+            .map(|upstream| Target::Upstream(Box::new(upstream))),
     }
 }
 

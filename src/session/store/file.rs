@@ -4,7 +4,7 @@
 //! Reads do not wait for writes. They run on threads of their own, for a disk may hang: one takes 8 µs on the
 //! worker that asks, and some 20 by way of another thread, which sessions that the process has open are spared.
 //!
-//! Leases are in memory alone, for a lease is held by a process, and no second one uses the file.
+//! Leases and counts are in memory alone, for a lease is held by a process, and no second one uses the file.
 //!
 //! The file grows with the number of sessions, at some kilobytes each, and what has ended makes room for what
 //! is new. The end of the file is given back while it is free; all the rest when the store is opened and more
@@ -25,10 +25,11 @@ use self::readers::Readers;
 use self::tables::Tables;
 use self::writer::{Shared, Tell, Writer};
 use super::changes::Changes;
-use super::memory::{CAPACITY, Expiring};
+use super::memory::{CAPACITY, Counts, Expiring};
 use super::outbox::{Errand, Outbox};
-use super::{IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
+use super::{CountKey, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
 use crate::clock::{Clock, Timestamp};
+use crate::rate::{Rate, Standing};
 
 mod database;
 mod encoding;
@@ -49,6 +50,7 @@ pub struct FileStore {
     readers: Readers,
     shared: Arc<Shared>,
     leases: Mutex<Expiring<RecordKey, LeaseOwner>>,
+    counts: Mutex<Counts>,
 }
 
 impl FileStore {
@@ -59,11 +61,12 @@ impl FileStore {
     /// left as it is.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let leases = Mutex::new(Expiring::new(CAPACITY, clock.now()));
+        let counts = Mutex::new(Counts::new(CAPACITY, clock.now()));
         let shared = Arc::new(Shared::open(Folder::take(path)?, clock)?);
         let no_thread = |source| OpenError::Folder { path: path.to_owned(), source };
         let writer = Writer::start(Arc::clone(&shared)).map_err(no_thread)?;
         let readers = Readers::start().map_err(no_thread)?;
-        Ok(Self { writer, readers, shared, leases })
+        Ok(Self { writer, readers, shared, leases, counts })
     }
 
     /// Whether there is a store in this folder to be opened, or it would be made.
@@ -185,6 +188,11 @@ impl Store for FileStore {
     async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable> {
         let (mark, now) = (mark.to_owned(), self.shared.clock.now());
         self.read_with(move |transaction| tables::is_claimed(transaction, &mark, now)).await
+    }
+
+    async fn count(&self, key: &CountKey, rate: Rate) -> Result<Standing, Unavailable> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.count(key, rate, self.shared.clock.now())
     }
 
     async fn ping(&self) -> Result<(), Unavailable> {

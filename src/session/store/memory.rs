@@ -12,11 +12,13 @@ use async_trait::async_trait;
 use super::changes::Changes;
 use super::outbox::{Errand, Outbox};
 use super::{
-    COLLECTION_MARGIN, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version,
+    COLLECTION_MARGIN, CountKey, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable,
+    Version,
 };
 use crate::clock::{Clock, Timestamp};
+use crate::rate::{Rate, Standing};
 
-/// How many records there may be, and how many leases, marks and errands. At a few kilobytes a record this
+/// How many records there may be, and how many leases, marks, counts and errands. At a few kilobytes a record this
 /// stays within a few gigabytes (R65); a full store is [`Unavailable`] for what is new.
 pub(super) const CAPACITY: usize = 1 << 20;
 
@@ -37,6 +39,7 @@ struct State {
     indexes: HashMap<IndexKey, HashSet<RecordKey>>,
     leases: Expiring<RecordKey, LeaseOwner>,
     marks: Expiring<String, ()>,
+    counts: Counts,
     errands: HashMap<String, Errand>,
     capacity: usize,
 }
@@ -48,6 +51,9 @@ struct Stored {
     version: Version,
     indexes: Vec<IndexKey>,
 }
+
+/// The arrival of each count.
+pub(super) type Counts = Expiring<CountKey, u64>;
 
 /// A bounded map whose entries are gone once their time has come, whether they were swept or not.
 #[derive(Debug)]
@@ -76,6 +82,7 @@ impl MemoryStore {
             indexes: HashMap::new(),
             leases: Expiring::new(capacity, now),
             marks: Expiring::new(capacity, now),
+            counts: Counts::new(capacity, now),
             errands: HashMap::new(),
             capacity,
         };
@@ -205,6 +212,11 @@ impl Store for MemoryStore {
         Ok(state.marks.get(mark, now).is_some())
     }
 
+    async fn count(&self, key: &CountKey, rate: Rate) -> Result<Standing, Unavailable> {
+        let (mut state, now) = self.lock();
+        state.counts.count(key, rate, now)
+    }
+
     async fn ping(&self) -> Result<(), Unavailable> {
         Ok(())
     }
@@ -321,6 +333,23 @@ impl Expiring<RecordKey, LeaseOwner> {
         if self.get(key, now).is_some_and(|lease| lease.value == *owner) {
             self.entries.remove(key);
         }
+    }
+}
+
+impl Counts {
+    pub(super) fn count(
+        &mut self,
+        key: &CountKey,
+        rate: Rate,
+        now: Timestamp,
+    ) -> Result<Standing, Unavailable> {
+        let kept = self.get(key, now).map_or(0, |entry| entry.value);
+        let (standing, arrival) = rate.step(kept, now);
+        if arrival != kept {
+            let expires_at = now + Duration::from_micros(standing.ahead) + Duration::from_millis(1);
+            drop(self.insert(key.clone(), arrival, expires_at, now)?);
+        }
+        Ok(standing)
     }
 }
 

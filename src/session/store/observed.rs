@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::changes::Changes;
 use super::outbox::{Errand, Outbox};
-use super::{IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
+use super::{CountKey, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version};
 use crate::clock::Timestamp;
+use crate::rate::{Rate, Standing};
 use crate::telemetry::metrics::Metrics;
 
 /// A store, observed.
@@ -98,6 +99,10 @@ impl Store for ObservedStore {
 
     async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable> {
         self.observe("is_claimed", self.store.is_claimed(mark)).await
+    }
+
+    async fn count(&self, key: &CountKey, rate: Rate) -> Result<Standing, Unavailable> {
+        self.observe("count", self.store.count(key, rate)).await
     }
 
     async fn ping(&self) -> Result<(), Unavailable> {

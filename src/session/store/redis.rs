@@ -32,11 +32,13 @@ use self::topology::Topology;
 use self::tracking::Tracking;
 use super::changes::Changes;
 use super::{
-    COLLECTION_MARGIN, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version,
+    COLLECTION_MARGIN, CountKey, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable,
+    Version,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::random::Random;
+use crate::rate::{Rate, Standing};
 
 mod cluster;
 mod connection;
@@ -54,6 +56,9 @@ const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// With which, after the prefix, the names of all records begin, and no others.
 const SESSION_NAMES: &str = "session:{";
+
+/// With which, after the prefix, the names of all counts begin, and no others.
+const COUNT_NAMES: &str = "count:";
 
 /// A store in Redis.
 pub struct RedisStore {
@@ -284,6 +289,13 @@ impl Store for RedisStore {
         let mut command = redis::cmd("EXISTS");
         command.arg(format!("{}once:{mark}", self.prefix));
         bounded(command.query_async(&mut self.connection.clone())).await
+    }
+
+    async fn count(&self, key: &CountKey, rate: Rate) -> Result<Standing, Unavailable> {
+        let mut script = self.scripts.count.key(format!("{}{COUNT_NAMES}{}", self.prefix, key.0));
+        script.arg(rate.interval()).arg(rate.window());
+        let (is_within, ahead) = bounded(script.invoke_async(&mut self.connection.clone())).await?;
+        Ok(rate.standing(is_within, ahead))
     }
 
     async fn ping(&self) -> Result<(), Unavailable> {

@@ -7,6 +7,7 @@ fn what_is_left_out_has_the_documented_default() {
     let config = config(BASE);
     let limits = &config.server.limits;
     assert_eq!((limits.connections, limits.header_bytes, limits.body_bytes), (20_000, 64 << 10, 100 << 20));
+    assert_eq!((limits.requests, limits.http2_streams, limits.header_count), (10_000, 128, 100));
     assert_eq!(limits.header_timeout, Duration::from_secs(10));
     assert_eq!(limits.idle_timeout, Duration::from_secs(75));
     assert_eq!(limits.websocket_idle_timeout, Duration::from_secs(600));
@@ -14,6 +15,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert!(config.server.trusted_proxies.is_empty() && config.admin.is_none());
     assert_eq!((config.telemetry.log_format, config.telemetry.log_level.as_str()), (LogFormat::Json, "info"));
 
+    assert!(config.telemetry.access_log && config.server.tls.is_none() && config.server.workers.is_none());
     assert_eq!(config.store_outage_grace, Duration::from_secs(30));
 
     let app = &config.apps[0];

@@ -66,7 +66,6 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 #[test]
 fn keys_of_later_versions_are_named_as_such() {
     for (old, new, key) in [
-        ("  listen:", "  «tls: {}\n  listen:", "tls"),
         (
             "      client_id",
             "      «pushed_authorization_requests: auto\n      client_id",
@@ -77,7 +76,6 @@ fn keys_of_later_versions_are_named_as_such() {
         ("client_auth: none", "client_auth: {«tls_client_auth: {}}", "tls_client_auth"),
         ("client_auth: none", "client_auth: «self_signed_tls_client_auth", "self_signed_tls_client_auth"),
         ("path: /api", "path: /api\n        token: «client_credentials", "client_credentials"),
-        ("path: /api", "path: /api\n        «retry: {attempts: 2}", "retry"),
         ("sessions:", "telemetry: {«otlp: {}}\nsessions:", "otlp"),
     ] {
         refused(old, new, key, "not supported by this version yet");

@@ -107,8 +107,8 @@ fn a_stripped_prefix_is_one_that_every_path_of_the_route_has() {
     };
     for (path, prefix) in [("/api", "/api"), ("/api/v1", "/api")] {
         let config = config(&strip(path, prefix).replace('«', ""));
-        let Target::Upstream { strip_prefix, .. } = &config.apps[0].routes[0].target else { panic!() };
-        assert_eq!(strip_prefix.as_deref(), Some(prefix));
+        let Target::Upstream(upstream) = &config.apps[0].routes[0].target else { panic!() };
+        assert_eq!(upstream.strip_prefix.as_deref(), Some(prefix));
     }
     for (path, prefix) in [("/", "/api"), ("/api", "/api/v1"), ("/apix", "/api"), ("/api", "/other")] {
         refused_in(&strip(path, prefix), prefix, "not every path");

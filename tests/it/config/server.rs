@@ -74,6 +74,34 @@ fn sizes_are_bytes_or_have_a_binary_unit() {
 }
 
 #[test]
+fn counts_have_bounds() {
+    let limits =
+        config(&limit("connections: 7, requests: 8, http2_streams: 9, header_count: 20")).server.limits;
+    assert_eq!(
+        (limits.connections, limits.connections_per_client),
+        (7, 7),
+        "of one client as many as in all"
+    );
+    assert_eq!((limits.requests, limits.http2_streams, limits.header_count), (8, 9, 20));
+    assert_eq!(config(&limit("connections_per_client: 3")).server.limits.connections_per_client, 3);
+    for key in ["connections_per_client", "requests", "http2_streams"] {
+        refused_in(&limit(&format!("{key}: «0")), "0", "not a whole number");
+    }
+    refused_in(&limit("header_count: «19"), "19", "not a whole number");
+    let server = |value: &str| with("  listen:", &format!("  {value}\n  listen:"));
+    assert_eq!(config(&server("workers: 3")).server.workers, Some(3));
+    refused_in(&server("workers: «0"), "0", "not a whole number");
+}
+
+#[test]
+fn what_proxies_say_of_a_connection_is_believed_of_trusted_ones() {
+    let server = |value: &str| with("  listen:", &format!("  {value}\n  listen:"));
+    assert!(config(&server("proxy_protocol: true\n  trusted_proxies: [10.0.0.7]")).server.proxy_protocol);
+    refused_in(&server("proxy_protocol: «true"), "true", "no proxy is trusted");
+    assert!(!config(BASE).server.proxy_protocol && !config(BASE).server.h2c);
+}
+
+#[test]
 fn listeners_are_an_address_and_a_port() {
     for text in ["localhost:8443", ":8443", "8443", "0.0.0.0", "0.0.0.0:65536", "1.2.3:80"] {
         refused("listen: 127.0.0.1:0", &format!("listen: «'{text}'"), text, "not an address");
@@ -111,4 +139,5 @@ fn logs_have_known_formats_and_levels() {
     assert_eq!(config(&log("format: text")).telemetry.log_format, LogFormat::Text);
     refused_in(&log("level: «verbose"), "verbose", "unknown value");
     refused_in(&log("format: «xml"), "xml", "unknown value");
+    assert!(!config(&format!("{BASE}telemetry: {{access_log: false}}\n")).telemetry.access_log);
 }

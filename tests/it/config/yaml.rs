@@ -104,15 +104,12 @@ fn deep_nesting_is_refused() {
 #[test]
 fn no_damage_to_a_file_makes_the_reading_panic_or_lose_its_place() {
     let minimal = fs::read_to_string("config/minimal.yaml").unwrap();
-    let lines = minimal.lines().count();
     let check = |text: &str| {
         if let Err(faults) = parse("test.yaml", text, &environment) {
             assert!(!faults.diagnostics().is_empty());
             for fault in faults.diagnostics() {
-                assert!(
-                    (1..=lines + 2).contains(&fault.position.line) && fault.position.column > 0,
-                    "{fault}"
-                );
+                let line = text.split('\n').nth(fault.position.line - 1).expect("a line of the text");
+                assert!((1..=line.chars().count() + 1).contains(&fault.position.column), "{fault}");
             }
         }
     };
@@ -122,4 +119,12 @@ fn no_damage_to_a_file_makes_the_reading_panic_or_lose_its_place() {
             check(&format!("{}{damage}{}", &minimal[..index], &minimal[index + character.len_utf8()..]));
         }
     }
+}
+
+#[test]
+fn a_fault_at_the_end_of_a_file_stands_inside_of_it() {
+    for fault in faults("\n? ") {
+        assert!((fault.position.line, fault.position.column) <= (2, 3), "{fault}");
+    }
+    refused_in("{a: b\n# end«", "the end of the file", "not YAML");
 }

@@ -11,6 +11,7 @@ use tokio::task::{JoinSet, yield_now};
 use super::{MINUTE, eventually, key, owner, record};
 
 mod changes;
+mod counts;
 mod indexes;
 mod outbox;
 
@@ -28,6 +29,7 @@ pub async fn keeps_the_contract(store: Arc<dyn Store>, clock: &ManualClock) {
     a_lease_is_its_owners_alone(&*store).await;
     a_lease_ends_by_itself_unless_it_is_renewed(&*store, clock).await;
     a_mark_is_claimed_once(&*store, clock).await;
+    counts::keep_the_contract(&store, clock).await;
     indexes::keep_the_contract(&store, clock).await;
     outbox::keeps_the_contract(&store, clock).await;
     changes::keep_the_contract(&*store, clock).await;

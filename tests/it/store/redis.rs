@@ -4,9 +4,10 @@ use std::future::{Future, pending};
 
 use cloakroom::clock::{Clock, ManualClock};
 use cloakroom::config::{self, RedisServers};
+use cloakroom::rate::Rate;
 use cloakroom::secret::Secret;
 use cloakroom::session::store::outbox::Errand;
-use cloakroom::session::store::{Record, Replaced, Store, Unavailable, Version};
+use cloakroom::session::store::{CountKey, Record, Replaced, Store, Unavailable, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -48,6 +49,26 @@ async fn a_redis_that_is_down_at_the_start_or_restarted_is_used_once_it_is_up() 
         redis.stop();
         everything_is_unavailable(&*store, &clock).await;
     }
+}
+
+#[tokio::test]
+async fn a_damaged_count_shuts_nobody_out() {
+    let (redis, clock) = (Redis::start().await, clock());
+    let store = store_in(&redis.config(), &clock);
+    let (key, rate) = (CountKey("one".to_owned()), Rate::new(1, MINUTE));
+    for damage in ["", "x", "nan", "-inf", "0x10"] {
+        redis.command::<()>(&["SET", "cloakroom:count:one", damage]).await;
+        assert!(store.count(&key, rate).await.unwrap().is_within, "{damage}");
+        assert!(!store.count(&key, rate).await.unwrap().is_within, "{damage}");
+    }
+    redis.command::<()>(&["DEL", "cloakroom:count:one"]).await;
+    redis.command::<()>(&["LPUSH", "cloakroom:count:one", "x"]).await;
+    assert!(store.count(&key, rate).await.unwrap().is_within, "of another type");
+    // As if the server's clock had been set back.
+    redis.command::<()>(&["SET", "cloakroom:count:one", "inf"]).await;
+    assert!(!store.count(&key, rate).await.unwrap().is_within);
+    let time_to_live: i64 = redis.command(&["PTTL", "cloakroom:count:one"]).await;
+    assert!((1..=60_000).contains(&time_to_live), "{time_to_live}");
 }
 
 #[tokio::test]
@@ -337,6 +358,7 @@ pub(super) async fn everything_is_unavailable(store: &dyn Store, clock: &ManualC
     let later = record.expires_at + MINUTE;
     let listed = Record { indexes: vec![index()], ..record.clone() };
     let errand = Errand { id: owner.0.clone(), sealed: Vec::new(), due_at: later };
+    let counted = CountKey("count".to_owned());
     tokio::join!(
         unavailable(store.create(&key, &listed)),
         unavailable(store.list(&listed.indexes[0])),
@@ -353,6 +375,7 @@ pub(super) async fn everything_is_unavailable(store: &dyn Store, clock: &ManualC
         unavailable(store.take_version(&key, Version(1))),
         unavailable(store.lease(&key, &owner, MINUTE)),
         unavailable(store.claim_once("mark", MINUTE)),
+        unavailable(store.count(&counted, Rate::new(1, MINUTE))),
         unavailable(store.ping()),
     );
 }

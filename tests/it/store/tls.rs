@@ -15,7 +15,7 @@ use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_sentinel::{MASTER, RedisSentinel};
 
 /// What the README says a user needs.
-const USER: [&str; 13] = [
+const USER: [&str; 14] = [
     "gateway",
     "on",
     ">hunter2",
@@ -27,6 +27,7 @@ const USER: [&str; 13] = [
     "+@scripting",
     "+@connection",
     "+role",
+    "+time",
     "+wait",
     "+cluster|slots",
 ];

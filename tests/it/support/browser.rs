@@ -14,11 +14,14 @@ use url::Url;
 
 use super::form::Form;
 use super::gateway::{ORIGIN, SESSION_COOKIE};
+use super::http2;
 
 pub struct Browser {
     /// The one app whose host leads to a gateway; every other host is reached as it is written.
     origin: Url,
     gateway: SocketAddr,
+    /// Whether it speaks HTTP/2 to the gateway.
+    speaks_http2: bool,
     jar: Vec<Kept>,
     /// Every address that was visited, in order.
     pub visited: Vec<Url>,
@@ -46,7 +49,13 @@ impl Browser {
 
     /// A browser of the app at another origin.
     pub fn at(origin: &str, gateway: SocketAddr) -> Self {
-        Self { origin: Url::parse(origin).unwrap(), gateway, jar: Vec::new(), visited: Vec::new() }
+        let origin = Url::parse(origin).unwrap();
+        Self { origin, gateway, speaks_http2: false, jar: Vec::new(), visited: Vec::new() }
+    }
+
+    /// One that speaks HTTP/1.1 and one that speaks HTTP/2, for what must be alike in both.
+    pub fn of_each_protocol(gateway: SocketAddr) -> [Self; 2] {
+        [Self::new(gateway), Self { speaks_http2: true, ..Self::new(gateway) }]
     }
 
     /// Sends later requests to another gateway of the same app.
@@ -170,7 +179,10 @@ impl Browser {
             true => self.gateway,
             false => url.socket_addrs(|| None).unwrap()[0],
         };
-        let (status, headers, body) = exchange(address, request).await;
+        let (status, headers, body) = match self.speaks_http2 && address == self.gateway {
+            true => http2::exchange(address, url, request).await,
+            false => exchange(address, request).await,
+        };
         self.keep_cookies(url, &headers);
         Answer { url: url.clone(), status, headers, body }
     }
@@ -207,7 +219,8 @@ impl Browser {
     /// Another window of the same browser.
     pub fn window(&self) -> Self {
         let jar = self.jar.iter().map(|kept| Kept { host: kept.host.clone(), cookie: kept.cookie.clone() });
-        Self { origin: self.origin.clone(), gateway: self.gateway, jar: jar.collect(), visited: Vec::new() }
+        let (origin, speaks_http2) = (self.origin.clone(), self.speaks_http2);
+        Self { origin, gateway: self.gateway, speaks_http2, jar: jar.collect(), visited: Vec::new() }
     }
 
     fn origin(&self) -> String {

@@ -4,12 +4,13 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cloakroom::clock::{Clock, SystemClock};
 use cloakroom::config;
 use cloakroom::server::Server;
 use cloakroom::session::store::Store;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -65,6 +66,8 @@ pub struct GatewayProcess {
     child: Child,
     log: JoinHandle<()>,
     lines: Arc<Mutex<Vec<String>>>,
+    access_log: JoinHandle<()>,
+    accesses: Arc<Mutex<Vec<String>>>,
     _folder: tempfile::TempDir,
 }
 
@@ -177,7 +180,7 @@ impl Setup {
             Some(store) => Server::bind_with_store(loaded.config, Arc::clone(store), clock).await,
             None => Server::bind_with_clock(loaded.config, clock).await,
         };
-        let server = server.unwrap();
+        let server = server.unwrap().certificate_interval(Duration::from_millis(50));
         let address = server.address().unwrap();
         let admin = server.admin_address().unwrap().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -193,10 +196,12 @@ impl Setup {
         let file = folder.path().join("cloakroom.yaml");
         std::fs::write(&file, self.yaml()).unwrap();
         let mut child = program(&["serve", "-c", file.to_str().unwrap()])
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let accesses = Arc::new(Mutex::new(Vec::new()));
+        let access_log = tokio::spawn(note_lines(child.stdout.take().unwrap(), Arc::clone(&accesses)));
         let mut reader = BufReader::new(child.stderr.take().unwrap()).lines();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (address, admin) = loop {
@@ -206,13 +211,8 @@ impl Setup {
                 break addresses(&line);
             }
         };
-        let noted = Arc::clone(&lines);
-        let log = tokio::spawn(async move {
-            while let Ok(Some(line)) = reader.next_line().await {
-                noted.lock().unwrap().push(line);
-            }
-        });
-        GatewayProcess { address, admin, child, log, lines, _folder: folder }
+        let log = tokio::spawn(note_lines(reader.into_inner(), Arc::clone(&lines)));
+        GatewayProcess { address, admin, child, log, lines, access_log, accesses, _folder: folder }
     }
 }
 
@@ -234,16 +234,55 @@ impl GatewayProcess {
         self.lines.lock().unwrap().iter().any(|line| line.contains(part))
     }
 
+    /// Its access log so far.
+    pub fn accesses(&self) -> Vec<String> {
+        self.accesses.lock().unwrap().clone()
+    }
+
+    /// The names of its threads.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id().unwrap())).unwrap();
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap().trim().to_owned()
+        };
+        tasks.map(name).collect()
+    }
+
+    /// Its number, as the system knows it.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// How many files and sockets it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// What it holds of the machine's memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process of Linux");
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Whether it has not ended yet.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits for its end, and gives its exit code with all it has logged.
-    pub async fn ended(mut self) -> (Option<i32>, Vec<String>) {
+    pub async fn ended(self) -> (Option<i32>, Vec<String>) {
+        let (code, lines, _) = self.ended_with_accesses().await;
+        (code, lines)
+    }
+
+    /// The same, and its access log.
+    pub async fn ended_with_accesses(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
         let status = in_time(self.child.wait()).await.unwrap();
         in_time(self.log).await.unwrap();
-        (status.code(), std::mem::take(&mut self.lines.lock().unwrap()))
+        in_time(self.access_log).await.unwrap();
+        let taken = |lines: &Mutex<Vec<String>>| std::mem::take(&mut *lines.lock().unwrap());
+        (status.code(), taken(&self.lines), taken(&self.accesses))
     }
 }
 
@@ -263,6 +302,13 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.running.abort();
+    }
+}
+
+async fn note_lines(from: impl AsyncRead + Unpin, noted: Arc<Mutex<Vec<String>>>) {
+    let mut reader = BufReader::new(from).lines();
+    while let Ok(Some(line)) = reader.next_line().await {
+        noted.lock().unwrap().push(line);
     }
 }
 

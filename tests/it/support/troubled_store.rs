@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom::clock::{Clock, Timestamp};
+use cloakroom::rate::{Rate, Standing};
 use cloakroom::session::store::changes::Changes;
 use cloakroom::session::store::memory::MemoryStore;
 use cloakroom::session::store::outbox::{Errand, Outbox};
 use cloakroom::session::store::{
-    IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version,
+    CountKey, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, Unavailable, Version,
 };
 use tokio::sync::watch;
 
@@ -30,6 +31,7 @@ pub enum Step {
     List,
     Claim,
     IsClaimed,
+    Count,
     Post,
     Postpone,
 }
@@ -170,6 +172,10 @@ impl Store for TroubledStore {
 
     async fn is_claimed(&self, mark: &str) -> Result<bool, Unavailable> {
         self.pass(Step::IsClaimed, self.memory.is_claimed(mark)).await
+    }
+
+    async fn count(&self, key: &CountKey, rate: Rate) -> Result<Standing, Unavailable> {
+        self.pass(Step::Count, self.memory.count(key, rate)).await
     }
 
     async fn ping(&self) -> Result<(), Unavailable> {

@@ -1,7 +1,7 @@
 //! A server behind the gateway: it remembers what came, and answers as the test says.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -13,9 +13,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::task::AbortHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// What came with one request, its body read to the end.
 #[derive(Clone, Debug)]
@@ -29,7 +31,7 @@ pub struct Arrived {
 pub struct Upstream {
     pub address: SocketAddr,
     arrived: Arc<Mutex<Vec<Arrived>>>,
-    running: AbortHandle,
+    running: JoinHandle<()>,
 }
 
 impl Upstream {
@@ -38,11 +40,23 @@ impl Upstream {
         Self::answering(|arrived| full(format!("{{\"path\":\"{}\"}}", arrived.target))).await
     }
 
+    /// The same, at this address.
+    pub async fn start_at(address: SocketAddr) -> Self {
+        Self::answering_at(address, |_| full("{}")).await
+    }
+
     /// Answers each request as `answer` says.
     pub async fn answering(answer: impl Fn(&Arrived) -> Response<Body> + Send + Sync + 'static) -> Self {
+        Self::answering_at(ANY, answer).await
+    }
+
+    async fn answering_at(
+        address: SocketAddr,
+        answer: impl Fn(&Arrived) -> Response<Body> + Send + Sync + 'static,
+    ) -> Self {
         let arrived = Arc::new(Mutex::new(Vec::new()));
         let (answer, noted) = (Arc::new(answer), Arc::clone(&arrived));
-        Self::serving(arrived, move |request| {
+        Self::serving(address, arrived, move |request| {
             let (answer, noted) = (Arc::clone(&answer), Arc::clone(&noted));
             async move {
                 let (head, body) = request.into_parts();
@@ -66,32 +80,43 @@ impl Upstream {
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        Self::serving(Arc::default(), answer).await
+        Self::serving(ANY, Arc::default(), answer).await
     }
 
     async fn serving<F>(
+        address: SocketAddr,
         arrived: Arc<Mutex<Vec<Arrived>>>,
         answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let answer = Arc::new(answer);
         let running = tokio::spawn(async move {
+            // They end with the server.
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let answer = Arc::clone(&answer);
                 let service = service_fn(move |request| {
                     let response = answer(request);
                     async move { Ok::<_, Infallible>(response.await) }
                 });
-                let connection =
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
-                tokio::spawn(connection);
+                let connection = http1::Builder::new()
+                    // The gateway has a limit; here it would be in the way.
+                    .max_headers(1000)
+                    .serve_connection(TokioIo::new(stream), service);
+                connections.spawn(connection.with_upgrades());
             }
         });
-        Self { address, arrived, running: running.abort_handle() }
+        Self { address, arrived, running }
+    }
+
+    /// Ends, with all its connections: nothing listens at its address from here on.
+    pub async fn stop(mut self) {
+        self.running.abort();
+        let _ = (&mut self.running).await;
     }
 
     pub fn url(&self) -> String {

@@ -11,9 +11,10 @@ use std::time::Duration;
 use std::{io, thread};
 
 use tokio::sync::oneshot;
-use tracing::{Span, dispatcher};
+use tracing::dispatcher;
 
 use super::super::Unavailable;
+use crate::telemetry::RequestId;
 
 /// How many reads the disk may hold up at a time.
 const READERS: usize = 4;
@@ -49,10 +50,14 @@ impl Readers {
     ) -> Result<T, Unavailable> {
         let (answer, answered) = oneshot::channel();
         // What is logged belongs to the request, whatever thread says it.
-        let (log, span) = (dispatcher::get_default(Clone::clone), Span::current());
+        let (log, request) = (dispatcher::get_default(Clone::clone), RequestId::current());
         let job: Job = Box::new(move || {
             if !answer.is_closed() {
-                drop(answer.send(dispatcher::with_default(&log, || span.in_scope(read))));
+                let read = || dispatcher::with_default(&log, read);
+                drop(answer.send(match request {
+                    Some(request) => request.within_blocking(read),
+                    None => read(),
+                }));
             }
         });
         self.0.try_send(job).map_err(|error| match error {

@@ -15,6 +15,7 @@ use redis::{Arg, Client, Cmd, Pipeline, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::COUNT_NAMES;
 use super::link::connect;
 use super::topology::address_of;
 
@@ -40,7 +41,11 @@ pub(super) struct ReplicasWanted {
 
 /// The replicas of one server. Asks as long as there is a clone of it.
 #[derive(Clone)]
-pub(super) struct Replicas(mpsc::UnboundedSender<Question>);
+pub(super) struct Replicas {
+    asked: mpsc::UnboundedSender<Question>,
+    /// With what the names begin of what may be lost.
+    expendable: Arc<str>,
+}
 
 struct Question {
     /// What was written.
@@ -68,7 +73,7 @@ impl ReplicasWanted {
             let (questions, asked) = mpsc::unbounded_channel();
             let (client, wanted) = (client.clone(), self.clone());
             tokio::spawn(Asking { client, wanted, connection: None, said_at: None }.run(asked));
-            Replicas(questions)
+            Replicas { asked: questions, expendable: format!("{}{COUNT_NAMES}", self.prefix).into() }
         })
     }
 }
@@ -86,8 +91,11 @@ impl Replicas {
     /// `begun` long ago waits for less.
     pub(super) async fn acknowledge(&self, command: &Cmd, begun: Instant) {
         let Some(key) = key_of(command).filter(|_| Self::concern(command)) else { return };
+        if key.starts_with(self.expendable.as_bytes()) {
+            return;
+        }
         let (answer, answered) = oneshot::channel();
-        if self.0.send(Question { key: key.to_vec(), _answer: answer }).is_ok() {
+        if self.asked.send(Question { key: key.to_vec(), _answer: answer }).is_ok() {
             let _ = timeout_at((Instant::now() + WAIT_TIMEOUT).min(begun + STOP_AFTER), answered).await;
         }
     }

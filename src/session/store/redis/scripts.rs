@@ -13,6 +13,7 @@ pub(super) struct Scripts {
     pub(super) list: Script,
     pub(super) lease: Script,
     pub(super) release: Script,
+    pub(super) count: Script,
     pub(super) post: Script,
     pub(super) fetch_due: Script,
     pub(super) strike: Script,
@@ -78,6 +79,23 @@ impl Scripts {
             release: Script::new(
                 "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
                 return redis.call('DEL', KEYS[1])",
+            ),
+            // As `Rate::step`, in microseconds. What is no number counts as nothing, and is written over.
+            count: Script::new(
+                "local time = redis.call('TIME')
+                local now = time[1] * 1000000 + time[2]
+                local interval, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+                local kept = redis.pcall('GET', KEYS[1])
+                local arrival = type(kept) == 'string' and tonumber(kept) or now
+                if not (arrival > now) then arrival = now end
+                local ahead = math.min(arrival - now, window)
+                local is_within = ahead + interval <= window
+                if is_within then ahead = ahead + interval end
+                if is_within or arrival > now + ahead then
+                    redis.call('SET', KEYS[1], string.format('%.0f', now + ahead),
+                        'PX', string.format('%.0f', math.ceil(ahead / 1000)))
+                end
+                return {is_within and 1 or 0, string.format('%.0f', ahead)}",
             ),
             post: Script::new(
                 "redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])

@@ -1,0 +1,251 @@
+//! One exchange with one server: the connection, and what is spoken on it.
+
+use std::sync::Arc;
+
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request};
+
+use super::servers::ServerAddress;
+use super::{Answer, BuildError, ForwardError, tunnel};
+use crate::body::Body;
+use crate::config::{self, Protocol, Timeouts};
+
+mod connect;
+mod extended_connect;
+mod http1;
+mod http2;
+mod pool;
+mod tls;
+mod upload;
+
+use connect::{ConnectError, Connected, Connector, Offer};
+use pool::Pool;
+use upload::Upload;
+
+/// The way to the servers of one upstream.
+#[derive(Debug)]
+pub(super) struct Transport {
+    connector: Connector,
+    protocol: Protocol,
+    pool: Arc<Pool>,
+    http2: http2::Connections,
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+}
+
+/// An exchange that came to no response.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// Why.
+    pub(super) error: ForwardError,
+    /// The request as it was, where the server has surely not processed it (RFC 9110 §9.2.2).
+    pub(super) unprocessed: Option<Box<Request<Body>>>,
+}
+
+impl Transport {
+    pub(super) fn new(upstream: &config::Upstream, timeouts: Timeouts) -> Result<Self, BuildError> {
+        let authority: Authority = upstream.url.authority().parse()?;
+        Ok(Self {
+            connector: Connector::new(upstream, timeouts.connect)?,
+            protocol: upstream.protocol,
+            pool: Arc::default(),
+            http2: http2::Connections::default(),
+            scheme: if upstream.url.scheme() == "https" { Scheme::HTTPS } else { Scheme::HTTP },
+            host: HeaderValue::from_str(authority.as_str())?,
+            authority,
+        })
+    }
+
+    pub(super) fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    pub(super) async fn send(
+        &self,
+        server: &ServerAddress,
+        request: Request<Body>,
+    ) -> Result<Answer, Failed> {
+        let (mut request, upload) = Upload::watch(request);
+        let offer = match self.protocol {
+            Protocol::Http1 => Offer::Http1,
+            Protocol::Http2 => Offer::Http2,
+            // A WebSocket begins in HTTP/1.1 wherever that is spoken.
+            Protocol::Auto if tunnel::is_handshake(&request) || !self.connector.is_secure() => Offer::Http1,
+            Protocol::Auto => Offer::Either,
+        };
+        if offer != Offer::Http1
+            && let Some(connection) = self.http2.slot(server).pick()
+        {
+            return Box::pin(connection.send(request, &upload)).await;
+        }
+        while offer != Offer::Http2
+            && let Some(link) = self.pool.take(server)
+        {
+            match http1::send(link, request, &self.host, &upload, &self.pool).await {
+                // The server had closed it, or had said something unasked.
+                Err(Failed { unprocessed: Some(again), .. }) => request = *again,
+                answered => return answered,
+            }
+        }
+        match Box::pin(self.connect(server, offer)).await {
+            Ok(Connection::Http1(link)) => http1::send(link, request, &self.host, &upload, &self.pool).await,
+            Ok(Connection::Http2(connection)) => Box::pin(connection.send(request, &upload)).await,
+            Err(error) => Err(Failed {
+                error: ForwardError::Connect(error.into()),
+                unprocessed: Some(Box::new(request)),
+            }),
+        }
+    }
+
+    async fn connect(&self, server: &ServerAddress, offer: Offer) -> Result<Connection, ConnectError> {
+        let slot = self.http2.slot(server);
+        let _opening = if offer == Offer::Http2 || offer == Offer::Either && slot.is_spoken() {
+            // One is opened at a time, for all who wait.
+            let opening = self.connector.in_time(slot.opening.lock()).await?;
+            if let Some(connection) = slot.pick() {
+                return Ok(Connection::Http2(connection));
+            }
+            Some(opening)
+        } else {
+            None
+        };
+        match self.connector.connect(server, offer).await? {
+            Connected::Http1(stream) => Ok(Connection::Http1(http1::open(stream, server).await?)),
+            Connected::Http2(stream) => Ok(Connection::Http2(slot.open(stream).await?)),
+        }
+    }
+}
+
+enum Connection {
+    Http1(Box<http1::Link>),
+    Http2(Arc<http2::Connection>),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use http::HeaderMap;
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+    use crate::body;
+    use crate::proxy::EarlyHints;
+
+    fn transport() -> Transport {
+        let timeout = Duration::from_secs(60);
+        let timeouts = Timeouts { connect: timeout, response: timeout, idle: timeout };
+        let upstream = config::Upstream {
+            url: url::Url::parse("http://orders.internal").unwrap(),
+            strip_prefix: None,
+            addresses: Vec::new(),
+            protocol: Protocol::Auto,
+            tls: config::UpstreamTls::default(),
+            health: None,
+        };
+        Transport::new(&upstream, timeouts).unwrap()
+    }
+
+    fn request() -> Request<Body> {
+        Request::builder().uri("http://orders.internal/a?b").body(body::full("")).unwrap()
+    }
+
+    /// Answers each request with its own head, behind `interim`.
+    async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, interim: &str) {
+        let mut seen = Vec::new();
+        while stream.read_buf(&mut seen).await.unwrap_or(0) > 0 {
+            if seen.ends_with(b"\r\n\r\n") {
+                let head = format!("{interim}HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", seen.len());
+                stream.write_all(head.as_bytes()).await.unwrap();
+                stream.write_all(&std::mem::take(&mut seen)).await.unwrap();
+            }
+        }
+    }
+
+    async fn text(answer: Answer) -> String {
+        let bytes = answer.response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_a_server_as_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("orders.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = ServerAddress::Unix(path.into());
+        let transport = transport();
+        let served = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            serve(stream, "").await;
+        };
+        let asked = async {
+            // One after another on the one connection that is accepted.
+            for _ in 0..3 {
+                let seen = text(transport.send(&server, request()).await.unwrap()).await;
+                assert_eq!(seen, "GET /a?b HTTP/1.1\r\nhost: orders.internal\r\n\r\n");
+            }
+        };
+        tokio::select! { () = served => panic!("the connection is kept"), () = asked => {} }
+    }
+
+    #[tokio::test]
+    async fn early_hints_are_heard_and_bring_links_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = ServerAddress::Tcp(listener.local_addr().unwrap());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&heard);
+        let mut request = request();
+        let hear = EarlyHints(Arc::new(move |links: HeaderMap| noted.lock().unwrap().push(links)));
+        request.extensions_mut().insert(hear);
+        let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nLink: </b.js>\r\nSet-Cookie: a=1\r\n\r\n\
+                       HTTP/1.1 102 Processing\r\nLink: </no>\r\n\r\n";
+        let served = async { serve(listener.accept().await.unwrap().0, interim).await };
+        let transport = transport();
+        let asked = async { text(transport.send(&server, request).await.unwrap()).await };
+        tokio::select! {
+            () = served => panic!("the connection is kept"),
+            seen = asked => assert!(seen.starts_with("GET /a?b")),
+        }
+        let heard = heard.lock().unwrap();
+        let [links] = heard.as_slice() else { panic!("{heard:?}") };
+        assert_eq!(links.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["link", "link"]);
+        assert_eq!(links.get_all("link").iter().collect::<Vec<_>>(), ["</a.css>", "</b.js>"]);
+    }
+
+    #[tokio::test]
+    async fn a_request_for_which_there_is_no_connection_comes_back_as_it_was() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let nobody = ServerAddress::Tcp(listener.local_addr().unwrap());
+        drop(listener);
+        let failed = transport().send(&nobody, request()).await.unwrap_err();
+        assert!(matches!(failed.error, ForwardError::Connect(_)));
+        let again = failed.unprocessed.unwrap();
+        assert_eq!((again.uri(), again.headers().len()), (request().uri(), 0));
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_half_way_drops_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = ServerAddress::Tcp(listener.local_addr().unwrap());
+        let transport = transport();
+        let came = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_buf(&mut Vec::with_capacity(100)).await.unwrap();
+            stream
+        };
+        let mut stream = tokio::select! {
+            stream = came => stream,
+            _ = transport.send(&server, request()) => panic!("nobody answered"),
+        };
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+    }
+}

@@ -1,0 +1,580 @@
+//! The access log: a line on standard output for each answer, once its body has been sent or has broken off.
+//!
+//! A line is put together by hand into a buffer of the thread that served the request, and one thread writes
+//! the buffers out. Whoever answers requests never waits for who reads the lines: what is too much is dropped
+//! and counted. No query is in a line, for queries hold codes; no cookie, token, or user either (R62).
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::request::RequestId;
+use crate::body::{self, Body, BodyError};
+use crate::clock::Timestamp;
+use crate::config::LogFormat;
+use crate::worker;
+
+/// How much of a buffer is written out at once, in bytes, before its time.
+const WRITTEN_AT: usize = 64 * 1024;
+
+/// How long a line may wait to be written.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How much of a thread's lines may wait for a slow reader, in bytes.
+const MOST_WAITING: usize = 1024 * 1024;
+
+/// No more goes into a pipe at once without the lines of others in between (POSIX's `PIPE_BUF` on Linux).
+const AT_ONCE: usize = 4096;
+
+/// Of a path and of a `User-Agent`, in bytes: what a client chooses has an end.
+const LONGEST_PATH: usize = 1024;
+const LONGEST_USER_AGENT: usize = 256;
+
+/// Threads beyond share buffers.
+const BUFFERS: usize = 64;
+
+static LOG: OnceLock<AccessLog> = OnceLock::new();
+
+/// Where the lines go.
+#[derive(Debug)]
+pub struct AccessLog {
+    format: LogFormat,
+    buffers: [Mutex<Buffer>; BUFFERS],
+    dropped: AtomicU64,
+    stops: AtomicBool,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    lines: Vec<u8>,
+    /// The second since 1970 that a line was last written in, and its name.
+    second: u64,
+    date: String,
+}
+
+/// What is noted of a request while it is answered.
+#[derive(Debug)]
+pub struct Access {
+    log: &'static AccessLog,
+    id: RequestId,
+    client: IpAddr,
+    began_at: Timestamp,
+    began: Instant,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    user_agent: Option<HeaderValue>,
+    site: Option<Site>,
+}
+
+/// What answers a request, as its lines say it.
+#[derive(Clone, Debug)]
+pub struct Site(Arc<Names>);
+
+#[derive(Debug)]
+struct Names {
+    app: String,
+    route: String,
+}
+
+/// Begins to note a request, where there is an access log.
+pub fn begin<B>(request: &Request<B>, id: RequestId, client: IpAddr, now: Timestamp) -> Option<Access> {
+    Some(Access {
+        log: LOG.get()?,
+        id,
+        client,
+        began_at: now,
+        began: Instant::now(),
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        version: request.version(),
+        user_agent: request.headers().get(header::USER_AGENT).cloned(),
+        site: None,
+    })
+}
+
+impl AccessLog {
+    /// Writes lines to standard output from here on.
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
+    pub(super) fn start(format: LogFormat) -> std::io::Result<()> {
+        let log = LOG.get_or_init(|| Self::new(format));
+        let run = || log.run(std::io::stdout());
+        *lock(&log.writer) = Some(thread::Builder::new().name("access-log".to_owned()).spawn(run)?);
+        Ok(())
+    }
+
+    /// Writes what is left, and no more.
+    pub(super) fn stop() {
+        let Some(log) = LOG.get() else { return };
+        log.stops.store(true, Ordering::Release);
+        let writer = lock(&log.writer).take();
+        if let Some(writer) = writer {
+            writer.thread().unpark();
+            let _ = writer.join();
+        }
+    }
+
+    fn new(format: LogFormat) -> Self {
+        let empty = || Mutex::new(Buffer { lines: Vec::new(), second: 0, date: date(0) });
+        Self {
+            format,
+            buffers: std::array::from_fn(|_| empty()),
+            dropped: AtomicU64::new(0),
+            stops: AtomicBool::new(false),
+            writer: Mutex::new(None),
+        }
+    }
+
+    fn run(&self, mut output: impl Write) {
+        let mut lines = Vec::new();
+        loop {
+            let is_last = self.stops.load(Ordering::Acquire);
+            for buffer in &self.buffers {
+                std::mem::swap(&mut lock(buffer).lines, &mut lines);
+                // Where nobody can read any more, there is nothing to be done about it.
+                let _ = write_out(&mut output, &lines);
+                lines.clear();
+                lines.shrink_to(2 * WRITTEN_AT);
+            }
+            let dropped = self.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                tracing::warn!(event = "access_log.dropped", lines = dropped);
+            }
+            if is_last {
+                return;
+            }
+            thread::park_timeout(INTERVAL);
+        }
+    }
+
+    fn add(&self, moment: Timestamp, write: impl FnOnce(Line<'_>)) {
+        let mut buffer = lock(&self.buffers[worker::current() % BUFFERS]);
+        let Buffer { lines, second, date: written } = &mut *buffer;
+        let before = lines.len();
+        if before >= MOST_WAITING {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        if *second != moment.as_secs() {
+            *second = moment.as_secs();
+            *written = date(*second);
+        }
+        write(Line::begin(lines, self.format, written, moment.as_millis() % 1000));
+        let is_due = before < WRITTEN_AT && lines.len() >= WRITTEN_AT;
+        drop(buffer);
+        if is_due && let Some(writer) = &*lock(&self.writer) {
+            writer.thread().unpark();
+        }
+    }
+}
+
+impl Access {
+    /// Whom it comes from, where proxies stand in between.
+    pub fn comes_from(&mut self, client: IpAddr) {
+        self.client = client;
+    }
+
+    /// What answers it, where anything does.
+    pub fn is_for(&mut self, site: &Site) {
+        self.site = Some(site.clone());
+    }
+
+    /// The answer's body, whose end is the end of the request.
+    pub fn until_sent(self, status: StatusCode, body: Body) -> Body {
+        body::streamed(Sending { body, bytes: 0, status, access: self })
+    }
+
+    fn note(&self, status: StatusCode, bytes: u64) {
+        let took = self.began.elapsed();
+        self.log.add(self.began_at + took, |mut line| {
+            line.plain("request_id", self.id.as_str());
+            match self.client.to_canonical() {
+                IpAddr::V4(address) => line.address(address),
+                IpAddr::V6(address) => line.plain("client", &address.to_string()),
+            }
+            if let Some(Site(names)) = &self.site {
+                line.text("app", names.app.as_bytes(), usize::MAX);
+                line.text("route", names.route.as_bytes(), usize::MAX);
+            }
+            line.text("method", self.method.as_str().as_bytes(), LONGEST_USER_AGENT);
+            line.text("path", self.uri.path().as_bytes(), LONGEST_PATH);
+            line.plain("protocol", protocol(self.version));
+            line.number("status", status.as_u16().into());
+            line.number("bytes", bytes);
+            line.number("duration_ms", u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            line.fraction((took.subsec_micros() % 1000).into());
+            if let Some(user_agent) = &self.user_agent {
+                line.text("user_agent", user_agent.as_bytes(), LONGEST_USER_AGENT);
+            }
+            line.end();
+        });
+    }
+}
+
+impl Site {
+    /// The app's origin, and the path of its route or endpoint.
+    pub fn new(app: &str, route: &str) -> Self {
+        Self(Arc::new(Names { app: app.to_owned(), route: route.to_owned() }))
+    }
+}
+
+/// An answer on its way.
+struct Sending {
+    body: Body,
+    bytes: u64,
+    status: StatusCode,
+    access: Access,
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.bytes += data.len() as u64;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// However it ended: the client may have gone.
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.access.note(self.status, self.bytes);
+    }
+}
+
+/// A line that is being written: the members of a JSON object, or names and values for people. Texts are
+/// written as JSON has them in both, so that nothing a client sends can end a line or a text.
+struct Line<'a> {
+    lines: &'a mut Vec<u8>,
+    format: LogFormat,
+}
+
+impl<'a> Line<'a> {
+    fn begin(lines: &'a mut Vec<u8>, format: LogFormat, date: &str, millis: u64) -> Self {
+        let [before, after] = match format {
+            LogFormat::Json => ["{\"timestamp\":\"", "Z\",\"event\":\"access\""],
+            LogFormat::Text => ["", "Z access"],
+        };
+        lines.extend_from_slice(before.as_bytes());
+        lines.extend_from_slice(date.as_bytes());
+        let mut line = Self { lines, format };
+        line.fraction(millis);
+        line.lines.extend_from_slice(after.as_bytes());
+        line
+    }
+
+    fn end(self) {
+        self.lines.extend_from_slice(match self.format {
+            LogFormat::Json => b"}\n",
+            LogFormat::Text => b"\n",
+        });
+    }
+
+    fn name(&mut self, name: &str) {
+        let [before, after] = match self.format {
+            LogFormat::Json => [",\"", "\":"],
+            LogFormat::Text => [" ", "="],
+        };
+        for part in [before, name, after] {
+            self.lines.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        self.name(name);
+        self.digits(value);
+    }
+
+    /// The thousandths of the number before.
+    fn fraction(&mut self, thousandths: u64) {
+        let digits = [b'.', digit(thousandths / 100), digit(thousandths / 10), digit(thousandths)];
+        self.lines.extend_from_slice(&digits);
+    }
+
+    fn digits(&mut self, mut value: u64) {
+        let (mut digits, mut first) = ([b'0'; 20], 20);
+        while value > 0 || first == digits.len() {
+            first -= 1;
+            digits[first] = digit(value);
+            value /= 10;
+        }
+        self.lines.extend_from_slice(&digits[first..]);
+    }
+
+    /// A value that holds nothing but letters, digits and the like.
+    fn plain(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.quote();
+        self.lines.extend_from_slice(value.as_bytes());
+        self.quote();
+    }
+
+    fn address(&mut self, address: Ipv4Addr) {
+        self.name("client");
+        self.quote();
+        for (position, octet) in address.octets().into_iter().enumerate() {
+            if position > 0 {
+                self.lines.push(b'.');
+            }
+            self.digits(octet.into());
+        }
+        self.quote();
+    }
+
+    fn quote(&mut self) {
+        if self.format == LogFormat::Json {
+            self.lines.push(b'"');
+        }
+    }
+
+    /// Any bytes, so many of them at most.
+    fn text(&mut self, name: &str, bytes: &[u8], most: usize) {
+        self.name(name);
+        self.lines.push(b'"');
+        let bytes = &bytes[..bytes.len().min(most)];
+        if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+            self.lines.extend_from_slice(bytes);
+            self.lines.push(b'"');
+            return;
+        }
+        for chunk in bytes.utf8_chunks() {
+            escape(chunk.valid(), self.lines);
+            if !chunk.invalid().is_empty() {
+                self.lines.extend_from_slice("\u{fffd}".as_bytes());
+            }
+        }
+        self.lines.push(b'"');
+    }
+}
+
+/// The last one of a number.
+fn digit(value: u64) -> u8 {
+    // The remainder is below ten.
+    b'0' + (value % 10).to_le_bytes()[0]
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_2 => "HTTP/2.0",
+        // No other is served.
+        _ => "HTTP",
+    }
+}
+
+/// RFC 8259 §7, and what a terminal would obey besides.
+fn escape(text: &str, to: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some(at) = rest.find(|letter: char| matches!(letter, '"' | '\\') || letter.is_control()) {
+        let (plain, from) = rest.split_at(at);
+        to.extend_from_slice(plain.as_bytes());
+        let mut letters = from.chars();
+        if let Some(letter) = letters.next() {
+            let _ = write!(to, "\\u{:04x}", u32::from(letter));
+        }
+        rest = letters.as_str();
+    }
+    to.extend_from_slice(rest.as_bytes());
+}
+
+/// In pieces that no line of another writer to the same pipe gets into.
+fn write_out(output: &mut impl Write, mut lines: &[u8]) -> std::io::Result<()> {
+    while !lines.is_empty() {
+        let whole = |piece: &[u8]| piece.iter().rposition(|byte| *byte == b'\n');
+        let piece = lines.get(..AT_ONCE).map_or(Some(lines.len() - 1), whole);
+        // A line that is longer than that goes by itself.
+        let end =
+            piece.or_else(|| lines.iter().position(|byte| *byte == b'\n')).map_or(lines.len(), |at| at + 1);
+        let (piece, rest) = lines.split_at(end);
+        output.write_all(piece)?;
+        output.flush()?;
+        lines = rest;
+    }
+    Ok(())
+}
+
+/// A second since 1970 as RFC 3339 writes it, without its end. Days are counted from a March on, so that the
+/// leap day is a year's last.
+fn date(second: u64) -> String {
+    let (days, of_day) = (second / 86_400 + 719_468, second % 86_400);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + next;
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn lines(format: LogFormat, texts: &[&[u8]]) -> String {
+        let mut lines = Vec::new();
+        for text in texts {
+            let mut line = Line::begin(&mut lines, format, "2026-01-02T03:04:05", 6);
+            line.text("path", text, 100);
+            line.number("status", 200);
+            line.plain("client", "::1");
+            line.end();
+        }
+        String::from_utf8(lines).unwrap()
+    }
+
+    #[test]
+    fn whatever_a_text_holds_a_line_is_one_json_object_on_one_line() {
+        let hostile: [&[u8]; 6] = [
+            b"/a",
+            b"\"}\n{\"event\":\"forged\"",
+            b"\\\"",
+            b"\x00\x1b[2J\x7f\xc2\x9b",
+            b"\xff\xc3",
+            "\u{2028}/é".as_bytes(),
+        ];
+        let written = lines(LogFormat::Json, &hostile);
+        assert_eq!(written.lines().count(), hostile.len());
+        for (line, text) in written.lines().zip(hostile) {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} {line}"));
+            assert_eq!(value["path"], String::from_utf8_lossy(text).into_owned());
+            assert_eq!(
+                (&value["event"], &value["status"], &value["client"]),
+                (&"access".into(), &200.into(), &"::1".into())
+            );
+            assert!(!line.chars().any(char::is_control), "{line:?}");
+        }
+        let text = lines(LogFormat::Text, &[b"/a b\"\n"]);
+        assert_eq!(
+            text,
+            "2026-01-02T03:04:05.006Z access path=\"/a b\\u0022\\u000a\" status=200 client=::1\n"
+        );
+    }
+
+    #[test]
+    fn a_text_of_a_client_has_an_end() {
+        let written = lines(LogFormat::Json, &["é".repeat(100_000).as_bytes()]);
+        assert!(written.len() < 300, "{}", written.len());
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for second in (0..5_000_000_000).step_by(86_399 * 7).chain([
+            951_782_400,
+            951_868_800,
+            1_709_164_800,
+            4_107_542_400,
+        ]) {
+            let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+            // `Sun, 06 Nov 1994 08:49:37 GMT`
+            let expected = httpdate::fmt_http_date(moment);
+            let written = date(second);
+            assert_eq!(written[8..10], expected[5..7], "{expected} {written}");
+            assert_eq!(written[..4], expected[12..16], "{expected} {written}");
+            assert_eq!(written[11..], expected[17..25], "{expected} {written}");
+            let month = "JanFebMarAprMayJunJulAugSepOctNovDec".find(&expected[8..11]).unwrap() / 3 + 1;
+            assert_eq!(written[5..7], format!("{month:02}"), "{expected} {written}");
+        }
+    }
+
+    /// What is written, by pieces.
+    #[derive(Default)]
+    struct Pieces(Vec<Vec<u8>>);
+
+    impl Write for Pieces {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_are_written_whole_and_no_more_at_once_than_a_pipe_keeps_together() {
+        let mut lines = Vec::new();
+        for length in (0..3000).step_by(7).chain([AT_ONCE - 1, AT_ONCE, 3 * AT_ONCE, 1]) {
+            lines.extend(vec![b'x'; length]);
+            lines.push(b'\n');
+        }
+        let mut pieces = Pieces::default();
+        write_out(&mut pieces, &lines).unwrap();
+        assert_eq!(pieces.0.concat(), lines);
+        for piece in &pieces.0 {
+            let count = piece.iter().filter(|byte| **byte == b'\n').count();
+            assert!(
+                piece.ends_with(b"\n") && (piece.len() <= AT_ONCE || count == 1),
+                "{} {count}",
+                piece.len()
+            );
+        }
+        assert!(pieces.0.len() < lines.len() / 2000, "{}", pieces.0.len());
+    }
+
+    #[test]
+    fn what_nobody_reads_in_time_is_dropped_and_counted() {
+        let log = AccessLog::new(LogFormat::Json);
+        let add = |moment| {
+            log.add(Timestamp::from_secs(moment), |mut line| {
+                line.text("path", &[b'x'; 1000], 1000);
+                line.end();
+            });
+        };
+        for moment in 0..2000 {
+            add(moment);
+        }
+        let dropped = log.dropped.load(Ordering::Relaxed);
+        assert!((900..1100).contains(&dropped), "{dropped}");
+        log.stops.store(true, Ordering::Release);
+        let mut written = Vec::new();
+        log.run(&mut written);
+        assert_eq!(written.iter().filter(|byte| **byte == b'\n').count() as u64, 2000 - dropped);
+        assert!(
+            String::from_utf8(written).unwrap().starts_with("{\"timestamp\":\"1970-01-01T00:00:00.000Z\"")
+        );
+        add(1);
+        assert_eq!(log.dropped.load(Ordering::Relaxed), 0, "there is room again");
+    }
+}
