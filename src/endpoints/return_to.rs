@@ -43,7 +43,9 @@ fn own_path(url: &Url, own: &Url, base_path: &str) -> Option<String> {
     let path = &url[Position::BeforePath..];
     let leads_to_endpoint =
         url.path().strip_prefix(base_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    (url.origin() == own.origin()
+    // The scheme for itself, too: `blob:https://shop.example.com` has the origin of what it names.
+    (url.scheme() == own.scheme()
+        && url.origin() == own.origin()
         && url.username().is_empty()
         && url.password().is_none()
         // `/.//evil.example` is written as `//evil.example`, which a browser takes for a host.
@@ -110,9 +112,13 @@ mod tests {
     fn a_target_link_is_an_absolute_url_of_the_app() {
         let parsed = |text| parse_target_link(text, &own(), "/bff").ok();
         assert_eq!(parsed("https://shop.example.com/orders?a=1").as_deref(), Some("/orders?a=1"));
-        for text in
-            ["/orders", "https://evil.example/", "http://shop.example.com/", "https://u@shop.example.com/"]
-        {
+        for text in [
+            "/orders",
+            "https://evil.example/",
+            "http://shop.example.com/",
+            "https://u@shop.example.com/",
+            "blob:https://shop.example.com/orders",
+        ] {
             assert_eq!(parsed(text), None, "{text}");
         }
     }
