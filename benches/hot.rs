@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a measurement fails by them")]
 #![allow(missing_docs, reason = "criterion's macros write functions without")]
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use cloakroom::clock::{Clock, SystemClock};
 use cloakroom::config::{self, Origin, SessionKey};
+use cloakroom::dpop::{Key, Proven};
 use cloakroom::gateway::route::check_canonical;
 use cloakroom::proxy::headers::{self, Facts, ToldOrigin};
 use cloakroom::random::Random;
@@ -22,7 +24,7 @@ use cloakroom::telemetry::RequestId;
 use cloakroom::telemetry::metrics::Metrics;
 use cloakroom::tokens::{Identity, Tokens};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
 
@@ -44,7 +46,7 @@ apps:
     routes: []
 "#;
 
-criterion_group!(hot, paths, cookies, boxes, heads, sessions);
+criterion_group!(hot, paths, cookies, boxes, heads, proofs, sessions);
 criterion_main!(hot);
 
 fn paths(criterion: &mut Criterion) {
@@ -99,7 +101,7 @@ fn heads(criterion: &mut Criterion) {
     let head = request("theme=dark");
     criterion.bench_function("head of a request: made ready", |bencher| {
         let prepare = |mut headers: HeaderMap| {
-            headers::prepare_request(&mut headers, &facts, Some(&token), Random::SYSTEM).unwrap();
+            headers::prepare_request(&mut headers, &facts, Some(&token), None, Random::SYSTEM).unwrap();
             headers
         };
         bencher.iter_batched(|| head.clone(), prepare, BatchSize::SmallInput);
@@ -113,6 +115,23 @@ fn heads(criterion: &mut Criterion) {
             headers
         };
         bencher.iter_batched(|| head.clone(), prepare, BatchSize::SmallInput);
+    });
+}
+
+fn proofs(criterion: &mut Criterion) {
+    criterion.bench_function("proof of possession: its key made", |bencher| {
+        bencher.iter(|| Key::generate(Random::SYSTEM));
+    });
+    let key = Key::generate(Random::SYSTEM);
+    criterion.bench_function("proof of possession: its key read", |bencher| {
+        bencher.iter(|| Key::read(black_box(key.expose())).expect("ours"));
+    });
+    let token = Secret::new("x".repeat(TOKEN));
+    let uri = "https://orders.internal/api/orders/4711/items?page=2".parse().unwrap();
+    let request = Proven { method: &Method::GET, uri: &uri, token: Some(&token), nonce: Some("n-4711") };
+    let now = SystemClock.now();
+    criterion.bench_function("proof of possession: made", |bencher| {
+        bencher.iter(|| key.prove(black_box(&request), now, Random::SYSTEM));
     });
 }
 
@@ -141,6 +160,8 @@ fn sessions(criterion: &mut Criterion) {
         refresh_token: Some(Secret::new("refresh")),
         id_token: None,
         scopes: Vec::new(),
+        dpop_key: None,
+        route_tokens: BTreeMap::new(),
     };
     let identity = Identity {
         issuer: "https://id.example.com".to_owned(),

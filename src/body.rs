@@ -25,6 +25,13 @@ enum Content {
 #[error("the body broke off")]
 pub struct BodyError(#[source] Box<dyn Error + Send + Sync>);
 
+/// Nothing.
+impl Default for Body {
+    fn default() -> Self {
+        full(Bytes::new())
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -51,6 +58,16 @@ impl HttpBody for Body {
         match &self.0 {
             Content::Here(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Body {
+    /// Whether all of it is here: there is nothing to wait for, and no trailers will come.
+    pub fn is_here(&self) -> bool {
+        match self.0 {
+            Content::Here(_) => true,
+            Content::Streamed(_) => false,
         }
     }
 }

@@ -26,26 +26,34 @@ use crate::secret::Secret;
 
 mod app;
 mod authorities;
+mod authorization;
 mod decode;
 mod diagnostic;
 mod document;
 mod identity;
+mod jwk;
 mod parameters;
 mod raw;
 mod reading;
 mod scalar;
 mod schema;
 mod secret_ref;
+mod signing_key;
+mod token;
 mod upstream;
 mod validate;
 mod web;
 
 pub use app::{
-    App, Auth, ClientAuth, Csrf, Issuer, Oidc, Origin, Route, SameSite, Session, Target, Timeouts, Token,
+    App, AssertionAudience, Auth, ClientAuth, Csrf, Issuer, Oidc, Origin, Route, SameSite, Session,
+    SharedSignals, Target, Timeouts,
 };
 pub use authorities::CertificateAuthorities;
+pub use authorization::{Authorization, Claims, PushedAuthorizationRequests, ResponseMode};
 pub use diagnostic::{Diagnostic, Faults, InvalidValue, Position};
 pub use identity::{Identity, IdentityFile, InvalidIdentity};
+pub use signing_key::{InvalidSigningKey, PrivateKey, SigningAlgorithm, SigningKey};
+pub use token::{MOST_ROUTE_TOKENS, RequiredClaim, RouteGrant, RouteToken, Token, TokenTarget};
 pub use upstream::{Address, Health, Protocol, RateLimit, RateLimitKey, Upstream, UpstreamTls};
 pub use web::is_loopback;
 

@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::config;
 use crate::error::{Code, Refusal};
-use crate::oidc::Client;
+use crate::oidc::{Client, Clients};
 use crate::random::Random;
 use crate::revocation::Revocations;
 use crate::seal::KeyRing;
@@ -22,18 +22,28 @@ use crate::session::cookie::{self, Ticket};
 
 mod backchannel;
 mod callback;
+mod device;
+mod device_cookie;
+mod form;
 mod frontchannel;
 mod login;
 mod login_cookie;
 mod logout;
+mod qr;
 pub mod return_to;
 mod roster;
+mod security_events;
 mod session;
+mod silent;
+mod step_up;
 
+use device_cookie::DeviceCookie;
 use login_cookie::LoginCookies;
 
 pub use return_to::login_location;
 pub use roster::{Listed, Listing, Roster};
+pub use security_events::Signals;
+pub use step_up::StepUp;
 
 /// How long a person waits for the issuer before a page says that it does not answer.
 const ISSUER_WAIT: Duration = Duration::from_secs(10);
@@ -45,6 +55,10 @@ pub enum Endpoint {
     Login,
     /// Where the issuer sends the browser back to.
     Callback,
+    /// Begins a login on another device.
+    Device,
+    /// Where the app asks what has become of it.
+    DevicePoll,
     /// Tells the app who is logged in.
     Session,
     /// Ends the session.
@@ -55,6 +69,8 @@ pub enum Endpoint {
     BackchannelLogout,
     /// Where the issuer has the browser say so, in a frame.
     FrontchannelLogout,
+    /// Where a transmitter of shared signals tells of what ends sessions.
+    SecurityEvents,
 }
 
 /// The endpoints of one app.
@@ -63,10 +79,12 @@ pub struct Endpoints {
     origin: config::Origin,
     base_path: String,
     sessions: Arc<Sessions>,
-    client: Arc<Client>,
+    clients: Clients,
     revocations: Revocations,
     roster: Roster,
+    signals: Option<Signals>,
     login_cookies: LoginCookies,
+    device_cookie: DeviceCookie,
     clock: Arc<dyn Clock>,
     random: Random,
     form_timeout: Duration,
@@ -80,12 +98,14 @@ pub struct Means {
     pub ring: Arc<KeyRing>,
     /// The app's sessions.
     pub sessions: Arc<Sessions>,
-    /// The app's issuer.
-    pub client: Arc<Client>,
+    /// The app's issuers.
+    pub clients: Clients,
     /// Revokes there.
     pub revocations: Revocations,
     /// The sessions of all apps.
     pub roster: Roster,
+    /// Whose security events end sessions.
+    pub signals: Option<Signals>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
@@ -101,46 +121,44 @@ pub struct Means {
 struct Parameters(BTreeMap<String, String>);
 
 impl Endpoint {
-    const ALL: [(&'static str, Self); 7] = [
+    const ALL: [(&'static str, Self); 10] = [
         ("/login", Self::Login),
         ("/callback", Self::Callback),
+        ("/device", Self::Device),
+        ("/device/poll", Self::DevicePoll),
         ("/session", Self::Session),
         ("/logout", Self::Logout),
         ("/logout/callback", Self::LogoutCallback),
         ("/backchannel-logout", Self::BackchannelLogout),
         ("/frontchannel-logout", Self::FrontchannelLogout),
+        ("/security-events", Self::SecurityEvents),
     ];
-
-    /// The methods it answers, as `Allow` lists them.
-    pub const fn methods(self) -> &'static str {
-        match self {
-            Self::Login
-            | Self::Callback
-            | Self::Session
-            | Self::LogoutCallback
-            | Self::FrontchannelLogout => "GET",
-            Self::BackchannelLogout => "POST",
-            Self::Logout => "GET, POST",
-        }
-    }
-
-    /// Whether it answers this method.
-    pub fn allows(self, method: &Method) -> bool {
-        self.methods().split(", ").any(|allowed| allowed == method.as_str())
-    }
 }
 
 impl Endpoints {
     /// The endpoints of this app.
     pub fn new(app: &config::App, means: Means) -> Self {
-        let Means { ring, sessions, client, revocations, roster, clock, random, form_timeout, tasks } = means;
+        let Means {
+            ring,
+            sessions,
+            clients,
+            revocations,
+            roster,
+            signals,
+            clock,
+            random,
+            form_timeout,
+            tasks,
+        } = means;
         Self {
             origin: app.origin.clone(),
             base_path: app.base_path.clone(),
+            device_cookie: DeviceCookie::new(app, Arc::clone(&ring), random),
             login_cookies: LoginCookies::new(app, ring, random),
-            roster: roster.of_client(&app.oidc),
+            roster,
+            signals,
             sessions,
-            client,
+            clients,
             revocations,
             clock,
             random,
@@ -152,12 +170,44 @@ impl Endpoints {
     /// The endpoint at a path; `None` where the path is none of ours.
     pub fn find(&self, path: &str) -> Option<Endpoint> {
         let name = path.strip_prefix(&self.base_path)?;
-        Endpoint::ALL.into_iter().find(|(own, _)| *own == name).map(|(_, endpoint)| endpoint)
+        let known = Endpoint::ALL.into_iter().find(|(own, _)| *own == name).map(|(_, endpoint)| endpoint);
+        // Each of several issuers has a callback of its own.
+        let known = known.or_else(|| self.clients.at_callback(name).map(|_| Endpoint::Callback));
+        known.filter(|endpoint| match endpoint {
+            Endpoint::Device | Endpoint::DevicePoll => {
+                self.clients.iter().any(|client| client.may_authorize_devices())
+            }
+            Endpoint::SecurityEvents => self.signals.is_some(),
+            _ => true,
+        })
     }
 
     /// Whether a path is under `base_path`, where nothing but endpoints is.
     pub fn owns(&self, path: &str) -> bool {
         path.strip_prefix(&self.base_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// The methods that the endpoint at a path answers, as `Allow` lists them.
+    pub fn methods(&self, endpoint: Endpoint, path: &str) -> &'static str {
+        match endpoint {
+            Endpoint::Callback if self.client_at(path).is_some_and(|client| client.is_answered_by_post()) => {
+                "GET, POST"
+            }
+            Endpoint::Callback
+            | Endpoint::Session
+            | Endpoint::LogoutCallback
+            | Endpoint::FrontchannelLogout => "GET",
+            Endpoint::Device
+            | Endpoint::DevicePoll
+            | Endpoint::BackchannelLogout
+            | Endpoint::SecurityEvents => "POST",
+            Endpoint::Login | Endpoint::Logout => "GET, POST",
+        }
+    }
+
+    /// Whether the endpoint at a path answers this method.
+    pub fn allows(&self, endpoint: Endpoint, path: &str, method: &Method) -> bool {
+        self.methods(endpoint, path).split(", ").any(|allowed| allowed == method.as_str())
     }
 
     /// Answers a request that was let through to an endpoint. The body is bounded.
@@ -168,14 +218,22 @@ impl Endpoints {
         body: Body,
     ) -> Result<Response<Body>, Refusal> {
         match endpoint {
-            Endpoint::Login => self.login(head).await,
-            Endpoint::Callback => self.callback(head).await,
+            Endpoint::Login => self.login(head, body).await,
+            Endpoint::Callback => self.callback(head, body).await,
+            Endpoint::Device => self.begin_device_login(head).await,
+            Endpoint::DevicePoll => self.poll_device_login(&head.headers).await,
             Endpoint::Session => self.session(head).await,
             Endpoint::Logout => self.logout(head).await,
             Endpoint::LogoutCallback => Ok(logout::returned()),
             Endpoint::BackchannelLogout => self.backchannel_logout(head, body).await,
             Endpoint::FrontchannelLogout => self.frontchannel_logout(head).await,
+            Endpoint::SecurityEvents => self.security_events(head, body).await,
         }
+    }
+
+    /// The client whose issuer sends browsers back to this path.
+    fn client_at(&self, path: &str) -> Option<&Arc<Client>> {
+        self.clients.at_callback(path.strip_prefix(&self.base_path)?)
     }
 
     /// Where a login begins.
@@ -196,8 +254,12 @@ impl Endpoints {
 
 impl Parameters {
     fn of(head: &Parts) -> Result<Self, Refusal> {
+        Self::read(head.uri.query().unwrap_or_default().as_bytes())
+    }
+
+    fn read(encoded: &[u8]) -> Result<Self, Refusal> {
         let mut parameters = BTreeMap::new();
-        for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()) {
+        for (name, value) in form_urlencoded::parse(encoded) {
             if parameters.insert(name.into_owned(), value.into_owned()).is_some() {
                 return Err(Refusal::bad_request("A parameter is given more than once."));
             }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use crate::oidc::{IssuerUnavailable, RedeemError};
+use crate::oidc::{
+    AuthorizationError, DeviceAuthorizationError, IssuerUnavailable, RedeemError, ResponseError,
+    ResponseIssuerError,
+};
 use crate::proxy::ForwardError;
 use crate::refresh;
 use crate::session::{cookie, store};
@@ -20,6 +23,8 @@ pub enum Code {
     Unauthenticated,
     /// This request found a live session, and it had to be ended.
     SessionEnded,
+    /// The user is to prove again, or better, who they are (RFC 9470).
+    InsufficientUserAuthentication,
     /// Another site may have made the request.
     Csrf,
     /// The session does not suffice.
@@ -73,6 +78,7 @@ impl Code {
         Some(match self {
             Self::Unauthenticated => "unauthenticated",
             Self::SessionEnded => "session-ended",
+            Self::InsufficientUserAuthentication => "insufficient-user-authentication",
             Self::Csrf => "csrf",
             Self::Forbidden => "forbidden",
             Self::BadRequest | Self::MethodNotAllowed => "bad-request",
@@ -93,7 +99,9 @@ impl Code {
     /// The status it is sent with.
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Unauthenticated | Self::SessionEnded => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated | Self::SessionEnded | Self::InsufficientUserAuthentication => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::Csrf | Self::Forbidden => StatusCode::FORBIDDEN,
             Self::BadRequest | Self::LoginFailed => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -115,6 +123,7 @@ impl Code {
         match self {
             Self::Unauthenticated => "You are not logged in",
             Self::SessionEnded => "Your session has ended",
+            Self::InsufficientUserAuthentication => "This needs another login",
             Self::Csrf => "This request could not be shown to be the app's own",
             Self::Forbidden => "You may not do this",
             Self::BadRequest => "This request makes no sense",
@@ -215,6 +224,40 @@ impl From<IssuerUnavailable> for Refusal {
     }
 }
 
+impl From<AuthorizationError> for Refusal {
+    fn from(error: AuthorizationError) -> Self {
+        match error {
+            AuthorizationError::Unavailable(unavailable) => unavailable.into(),
+            AuthorizationError::Refused { .. } => {
+                Self::new(Code::LoginFailed, "The issuer refused this login.").because(error)
+            }
+            AuthorizationError::PushedAnswer(_) => {
+                Self::new(Code::LoginFailed, "The issuer's answer could not be accepted.").because(error)
+            }
+        }
+    }
+}
+
+impl From<ResponseError> for Refusal {
+    fn from(error: ResponseError) -> Self {
+        let detail = match &error {
+            ResponseError::Unavailable(unavailable)
+            | ResponseError::Issuer(ResponseIssuerError::Unavailable(unavailable)) => {
+                return unavailable.clone().into();
+            }
+            ResponseError::Issuer(ResponseIssuerError::Mismatch | ResponseIssuerError::Missing) => {
+                "The answer did not come from this login's issuer."
+            }
+            ResponseError::Mode(_) | ResponseError::Tokens | ResponseError::Jwt(_) | ResponseError::Type => {
+                "The issuer's answer could not be accepted."
+            }
+            ResponseError::Denied { error } => issuer_said_no(error),
+            ResponseError::Malformed => "The issuer's answer is neither a code nor an error.",
+        };
+        Self::new(Code::LoginFailed, detail).because(error)
+    }
+}
+
 impl From<RedeemError> for Refusal {
     fn from(error: RedeemError) -> Self {
         match error {
@@ -230,6 +273,19 @@ impl From<RedeemError> for Refusal {
     }
 }
 
+impl From<DeviceAuthorizationError> for Refusal {
+    fn from(error: DeviceAuthorizationError) -> Self {
+        match error {
+            DeviceAuthorizationError::Unavailable(unavailable) => unavailable.into(),
+            DeviceAuthorizationError::NotOffered
+            | DeviceAuthorizationError::Refused { .. }
+            | DeviceAuthorizationError::Malformed(_) => {
+                Self::new(Code::LoginFailed, "The issuer begins no login on another device.").because(error)
+            }
+        }
+    }
+}
+
 impl From<refresh::Failure> for Refusal {
     fn from(failure: refresh::Failure) -> Self {
         match failure {
@@ -240,6 +296,9 @@ impl From<refresh::Failure> for Refusal {
             refresh::Failure::Issuer { retry_after } => {
                 Self::new(Code::IssuerUnavailable, "The issuer does not answer. You are still logged in.")
                     .with_retry_after(retry_after)
+            }
+            refresh::Failure::Refused => {
+                Self::new(Code::Forbidden, "The issuer gives this session no token for what is asked for.")
             }
             refresh::Failure::Store(unavailable) => unavailable.into(),
         }
@@ -269,5 +328,17 @@ impl From<ForwardError> for Refusal {
             ForwardError::Address(_) => Self::bad_request("The path makes no address at the upstream."),
         };
         refusal.because(error)
+    }
+}
+
+/// The issuer's own words never reach the page (R20); its registered codes choose ours.
+fn issuer_said_no(error: &str) -> &'static str {
+    match error {
+        "access_denied" => "The login was cancelled or refused.",
+        "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
+            "The issuer wants you to log in by hand."
+        }
+        "temporarily_unavailable" | "server_error" => "The issuer cannot log you in at the moment.",
+        _ => "The issuer refused this login.",
     }
 }

@@ -15,13 +15,15 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::body::Body;
 use crate::clock::Clock;
-use crate::config::{self, Auth, Config, RateLimitKey};
+use crate::config::{Auth, Config, RateLimitKey};
 use crate::endpoints::{Endpoint, Listing, Roster};
 use crate::error::{Code, Refusal};
 use crate::oidc::{self, Client};
 use crate::proxy::body::bounded;
 use crate::proxy::headers;
 use crate::random::Random;
+use crate::refresh::ClientTokens;
+use crate::reloaded::Reload;
 use crate::respond::{self, Audience};
 use crate::revocation::Outbox;
 use crate::seal::KeyRing;
@@ -34,6 +36,7 @@ use crate::telemetry::{RequestId, chain};
 
 mod answer;
 mod app;
+mod bearer;
 pub mod client_address;
 mod connection;
 mod guard;
@@ -41,8 +44,9 @@ mod load;
 mod rate_limit;
 pub mod route;
 
-use answer::{Exchange, check_scopes};
+use answer::Exchange;
 use app::{Answers, App, Core, Route, Shared, Who};
+use bearer::check_rights;
 use client_address::client_address;
 use load::{Load, Place, may_be_of_a_session};
 use rate_limit::{Quota, SharedCounts, Whose};
@@ -75,6 +79,7 @@ pub struct Gateway {
     sessions: Arc<Common>,
     roster: Roster,
     issuers: Vec<Arc<Client>>,
+    reloads: Vec<Reload>,
     random: Random,
     /// What goes on behind answered requests.
     tasks: TaskTracker,
@@ -130,16 +135,21 @@ impl Gateway {
             .apps
             .iter()
             .zip(&cores)
-            .map(|(app, core)| Listing::new(app, Arc::clone(&core.sessions), core.revocations.clone()));
+            .flat_map(|(app, core)| Listing::all_of(app, &core.sessions, &core.revocations));
         let roster = Roster::new(listings.collect(), tasks.clone());
         let revocations = cores.iter().map(|core| core.revocations.clone()).collect();
-        let issuers = cores.iter().map(|core| Arc::clone(&core.client)).collect();
+        let issuers = cores.iter().flat_map(|core| core.clients.iter().map(Arc::clone)).collect();
         let mut watches: Vec<_> =
             cores.iter().map(|core| spawn(Arc::clone(&core.sessions).watch_store())).collect();
         watches.push(spawn(outbox.drain(revocations)));
-        let mut apps = Vec::new();
+        let (mut apps, mut reloads) = (Vec::new(), Vec::new());
+        let mut client_tokens = ClientTokens::default();
         for (app, core) in config.apps.into_iter().zip(cores) {
-            apps.push((app.origin.clone(), App::new(app, core, &roster, &shared)?));
+            let origin = app.origin.clone();
+            reloads.extend(core.clients.iter().flat_map(|client| client.reloads()));
+            let app = App::new(app, core, &roster, &shared, &mut client_tokens)?;
+            reloads.extend(app.reloads());
+            apps.push((origin, app));
         }
         Ok(Self {
             hosts: Hosts::new(apps),
@@ -147,6 +157,7 @@ impl Gateway {
             sessions,
             roster,
             issuers,
+            reloads,
             random,
             tasks,
             endless_stop,
@@ -154,8 +165,9 @@ impl Gateway {
         })
     }
 
-    /// Answers a request, whatever becomes of it.
-    pub async fn handle(&self, request: Request<Body>, connection: Connection) -> Response<Body> {
+    /// Answers a request, whatever becomes of it. It is boxed, for it is handed on from one function to the next: each of
+    /// their futures has room for it, and all that room is copied when it begins.
+    pub async fn handle(&self, request: Box<Request<Body>>, connection: Connection) -> Response<Body> {
         let id = RequestId::generate(self.random);
         let mut access = access_log::begin(&request, id, connection.peer.ip(), self.sessions.now());
         let audience = guard::audience(&request);
@@ -182,7 +194,7 @@ impl Gateway {
 
     async fn serve(
         &self,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         connection: Connection,
         request_id: RequestId,
         audience: Audience,
@@ -206,7 +218,7 @@ impl Gateway {
             if let Some(access) = access {
                 access.is_for(&Site::new(app.origin.as_str(), path));
             }
-            guard_endpoint(endpoint, &request, &app.origin)?;
+            guard_endpoint(app, endpoint, &request)?;
             // What most requests do not need has its own place: all they need is copied there at their start.
             let answered = answer_endpoint(app, endpoint, request, connection.peer.ip(), &place);
             return Box::pin(answered).await;
@@ -242,6 +254,11 @@ impl Gateway {
                 }
             });
         }
+    }
+
+    /// Reads the certificates and keys again that issuers and upstreams are shown.
+    pub fn reload(&self) {
+        self.reloads.iter().for_each(Reload::run);
     }
 
     /// Whether the store answers.
@@ -284,14 +301,14 @@ impl Gateway {
 impl Visit<'_> {
     async fn answer(
         self,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         place: &Place<'_>,
         quota: &mut Quota<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let Self { app, route, connection, request_id, audience } = self;
         // A body that streams is not to be looked at from elsewhere while the session is loaded.
         let (head, body) = request.into_parts();
-        let head = Request::from_parts(head, ());
+        let head = Box::new(Request::from_parts(head, ()));
         let client =
             || Whose::client(client_address(head.headers(), connection.peer.ip(), &app.trusted_proxies));
         let uses_session = route.rules.auth != Auth::None;
@@ -313,23 +330,25 @@ impl Visit<'_> {
             }
             Who::Stranger(response) => return Ok(response),
         };
-        let request = head.map(|()| body);
+        let request = Box::new(head.map(|()| body));
         if let Some(user) = &user {
             app.note_activity(user);
         }
         let mut response = match &route.answers {
             Answers::Files(files, segments) => {
                 if let Some(user) = &user {
-                    check_scopes(&user.session, &route.rules)?;
+                    check_rights(&user.session, &route.rules)?;
                 }
                 let depends_on_session = route.rules.auth != Auth::None;
-                let file = answer::serve_file(files, *segments, request, audience, depends_on_session);
+                let file = answer::serve_file(files, *segments, *request, audience, depends_on_session);
                 Box::pin(file).await
             }
             Answers::Upstream(upstream, segments) => {
                 let path = route::upstream_path(request.uri(), *segments)?;
-                let exchange = Exchange { app, rules: &route.rules, upstream, path, connection, request_id };
-                exchange.run(request, user).await?
+                let (rules, client_token) = (&route.rules, route.client_token.as_ref());
+                let exchange =
+                    Exchange { app, rules, upstream, client_token, path, connection, request_id, audience };
+                Box::pin(exchange.run(request, user)).await?
             }
         };
         if admission.cookie_is_dead {
@@ -343,7 +362,7 @@ impl Visit<'_> {
 async fn answer_endpoint(
     app: &App,
     endpoint: Endpoint,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     peer: IpAddr,
     place: &Place<'_>,
 ) -> Result<Response<Body>, Refusal> {
@@ -354,7 +373,7 @@ async fn answer_endpoint(
     if place.is_reserved() && !(is_for_users && may_be_of_a_session(app, &head.headers)) {
         place.take_for_anybody()?;
     }
-    if endpoint != Endpoint::Login {
+    if !matches!(endpoint, Endpoint::Login | Endpoint::Device) {
         return app.endpoints.answer(endpoint, &head, body).await;
     }
     let mut quota = app.login_rate_limits.quota();
@@ -367,23 +386,23 @@ async fn answer_endpoint(
     quota.tell(answered)
 }
 
-fn guard_endpoint<B>(
-    endpoint: Endpoint,
-    request: &Request<B>,
-    origin: &config::Origin,
-) -> Result<(), Refusal> {
-    if !endpoint.allows(request.method()) {
-        return Err(Refusal::method_not_allowed(endpoint.methods()));
+fn guard_endpoint<B>(app: &App, endpoint: Endpoint, request: &Request<B>) -> Result<(), Refusal> {
+    let path = request.uri().path();
+    if !app.endpoints.allows(endpoint, path, request.method()) {
+        return Err(Refusal::method_not_allowed(app.endpoints.methods(endpoint, path)));
     }
     match endpoint {
         Endpoint::Login => guard::login(request),
-        Endpoint::Session => guard::session(request.headers(), origin),
-        Endpoint::Logout => guard::logout(request, origin),
-        // The issuer sends the browser, or calls by itself.
+        Endpoint::Session | Endpoint::Device | Endpoint::DevicePoll => {
+            guard::session(request.headers(), &app.origin)
+        }
+        Endpoint::Logout => guard::logout(request, &app.origin),
+        // The issuer sends the browser, or calls by itself, as a transmitter does.
         Endpoint::Callback
         | Endpoint::LogoutCallback
         | Endpoint::BackchannelLogout
-        | Endpoint::FrontchannelLogout => Ok(()),
+        | Endpoint::FrontchannelLogout
+        | Endpoint::SecurityEvents => Ok(()),
     }
 }
 

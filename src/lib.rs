@@ -20,8 +20,9 @@
 //!
 //! # Who else is here
 //!
-//! [`cli`] and [`config`] start it all. [`seal`] is the only room that encrypts. [`tokens`], [`secret`],
-//! [`clock`], [`random`], [`rate`], [`body`], [`fields`], [`connector`], [`worker`] and [`telemetry`] are what everyone may use.
+//! [`cli`] and [`config`] start it all. [`seal`] is the only room that encrypts, [`dpop`] proves whose a token is. [`tokens`], [`secret`],
+//! [`clock`], [`random`], [`rate`], [`body`], [`fields`], [`connector`], [`reloaded`], [`worker`] and [`telemetry`] are what everyone may
+//! use.
 //! `CONTRIBUTING.md` has the table of who may import whom, and a test holds the code to it.
 
 pub mod body;
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connector;
+pub mod dpop;
 pub mod endpoints;
 pub mod error;
 pub mod fields;
@@ -39,6 +41,7 @@ pub mod proxy;
 pub mod random;
 pub mod rate;
 pub mod refresh;
+pub mod reloaded;
 pub mod respond;
 pub mod revocation;
 pub mod seal;

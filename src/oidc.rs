@@ -1,8 +1,11 @@
-//! The client of one OpenID issuer: it builds the URLs the browser is sent to, redeems codes and
+//! The clients of an app's OpenID issuers: each builds the URLs the browser is sent to, redeems codes and
 //! refresh tokens, checks ID tokens and logout tokens, and revokes.
 //!
 //! Keeps OAuth 2.0 (RFC 6749) with PKCE (RFC 7636), OpenID Connect Core, Discovery, RP-Initiated and
-//! Back-Channel Logout, token revocation (RFC 7009) and issuer identification (RFC 9207). What an issuer says is
+//! Back-Channel Logout, token revocation (RFC 7009), introspection (RFC 7662), issuer identification (RFC 9207), client
+//! assertions (RFC 7523), mutual TLS (RFC 8705), proofs of possession (RFC 9449), the device authorization grant (RFC 8628),
+//! pushed (RFC 9126) and signed authorization requests (RFC 9101), resource indicators (RFC 8707), token exchange (RFC 8693) and signed authorization
+//! responses (JARM). What an issuer says is
 //! never believed by its own word: answers are bounded in size and time, redirects are not followed,
 //! and its error texts never leave this room.
 
@@ -14,53 +17,80 @@ use ::http::HeaderValue;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::connector;
+use crate::dpop::{Key, Nonce};
 use crate::random::Random;
+use crate::reloaded::Reload;
 use crate::secret::Secret;
 
-use cache::Cached;
 use client_auth::ClientAuthentication;
 use discovery::Discovery;
 use http::Http;
-use jwks::KeySet;
+use jwks::PublishedKeys;
+use signing_key::SigningKey;
 
 pub use authorize::AuthorizationRequest;
+pub use clients::Clients;
+pub use device::{DeviceAuthorization, DeviceLogin};
 pub use discovery::Availability;
 pub use error::{
-    CallFault, DocumentFault, IdTokenFault, IssuerUnavailable, JwtFault, LogoutTokenFault, RedeemError,
-    RefreshError, ResponseIssuerError, RevokeError, TokenFault, UserinfoFault,
+    AuthorizationError, BuildError, CallFault, DeviceAuthorizationError, DeviceAuthorizationFault,
+    DocumentFault, IdTokenFault, IntrospectError, IssuerUnavailable, JwtFault, LogoutTokenFault, PushedFault,
+    RedeemError, RefreshError, ResponseError, ResponseIssuerError, RevokeError, SecurityEventError,
+    SecurityEventFault, TokenFault, UserinfoFault,
 };
 pub use grants::Grants;
+pub use introspect::Introspection;
 pub use jwks::KEY_RENEWAL_INTERVAL;
 pub use logout_token::{LoggedOut, LogoutToken, LogoutTokenError};
+pub use response::AuthorizationResponse;
 pub use revoke::{Revocation, TokenKind};
+pub use security_event::{EndedSubject, SecurityEvent};
+pub use transmitter::Transmitter;
 
 mod authorize;
 mod cache;
 mod client_auth;
+mod clients;
+mod device;
 pub mod discovery;
+mod dpop;
 mod end_session;
 mod error;
 mod grants;
 mod http;
 pub mod id_token;
+mod introspect;
 pub mod json;
 pub mod jwks;
 pub mod jwt;
 mod logout_token;
+mod pushed;
+mod request_object;
+mod response;
 mod revoke;
+mod route_token;
+mod security_event;
+mod signing_key;
 pub mod token;
+mod transmitter;
 mod userinfo;
 
-/// The client of one app's issuer.
+/// The client of one app at one issuer.
 pub struct Client {
     oidc: config::Oidc,
     redirect_uri: String,
     post_logout_redirect_uri: String,
     authentication: ClientAuthentication,
+    /// Signs authorization requests, where they are to be signed.
+    request_signer: Option<SigningKey>,
     http: Arc<Http>,
     discovery: Discovery,
-    keys: Cached<KeySet>,
+    keys: PublishedKeys,
+    /// What the client's own tokens are bound to, where they are; those of a login have a key of their own.
+    dpop_key: Option<Arc<Key>>,
+    /// What the issuer wants to see in proofs, as an authorization server and as the keeper of userinfo.
+    nonce: Nonce,
+    userinfo_nonce: Nonce,
     clock: Arc<dyn Clock>,
     random: Random,
 }
@@ -76,25 +106,35 @@ pub struct Expected {
     pub max_age: Option<u64>,
     /// Authentication contexts, one of which must have been met, where asked for.
     pub acr_values: Option<Vec<String>>,
+    /// What the code is bound to (RFC 9449 §10), and its tokens will be.
+    pub dpop_key: Option<Arc<Key>>,
 }
 
 impl Client {
     /// A client that has not yet spoken to its issuer: discovery waits until it is needed.
     ///
     /// # Errors
-    /// Where the machine has no root certificates.
+    /// Where TLS cannot be set up, or the client's own key or certificate cannot be used.
     pub fn new(
         oidc: &config::Oidc,
         redirect_uri: String,
         post_logout_redirect_uri: String,
         clock: Arc<dyn Clock>,
         random: Random,
-    ) -> Result<Self, connector::BuildError> {
-        let http = Arc::new(Http::new(oidc.timeout, !oidc.issuer.is_plain())?);
+    ) -> Result<Self, BuildError> {
+        let http = Arc::new(Http::new(oidc)?);
         Ok(Self {
-            authentication: ClientAuthentication::new(&oidc.client_id, &oidc.client_auth),
-            discovery: Discovery::new(&oidc.issuer, Arc::clone(&http), Arc::clone(&clock)),
-            keys: Cached::new(Arc::clone(&clock)),
+            authentication: ClientAuthentication::new(
+                &oidc.client_id,
+                oidc.issuer.as_str(),
+                &oidc.client_auth,
+            )?,
+            request_signer: oidc.authorization.request_object.as_ref().map(SigningKey::new).transpose()?,
+            discovery: Discovery::new(oidc, Arc::clone(&http), Arc::clone(&clock)),
+            keys: PublishedKeys::new(Arc::clone(&http), Arc::clone(&clock)),
+            dpop_key: oidc.dpop_bound_access_tokens.then(|| Arc::new(Key::generate(random))),
+            nonce: Nonce::default(),
+            userinfo_nonce: Nonce::default(),
             oidc: oidc.clone(),
             redirect_uri,
             post_logout_redirect_uri,
@@ -125,9 +165,29 @@ impl Client {
         self.oidc.issuer.as_str()
     }
 
+    /// What it is called among the app's several issuers.
+    pub fn name(&self) -> Option<&str> {
+        self.oidc.name.as_deref()
+    }
+
+    /// Where its issuer sends the browser back to, below `base_path`.
+    pub fn callback_path(&self) -> String {
+        self.oidc.callback_path()
+    }
+
     /// The client's id there.
     pub fn id(&self) -> &str {
         &self.oidc.client_id
+    }
+
+    /// Reads the client's certificate and keys again, those that it has.
+    pub fn reloads(&self) -> impl Iterator<Item = Reload> {
+        let keys = self
+            .authentication
+            .reload()
+            .into_iter()
+            .chain(self.request_signer.as_ref().map(SigningKey::reload));
+        self.http.reload().into_iter().chain(keys)
     }
 
     /// The last known state of discovery. Asks nobody.

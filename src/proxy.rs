@@ -5,21 +5,25 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tower::BoxError;
 
 use crate::body::Body;
-use crate::config::{self, Health, Timeouts};
+use crate::clock::Timestamp;
+use crate::config::{self, Health, Protocol, Timeouts};
 use crate::connector;
+use crate::dpop::{Key, Nonce, Proven};
 use crate::random::Random;
+use crate::reloaded::Reload;
 use crate::secret::Secret;
 use crate::telemetry::chain;
 
 pub mod activity;
 pub mod body;
+pub mod challenge;
 pub mod headers;
 mod servers;
 mod transport;
@@ -41,8 +45,22 @@ pub struct Upstream {
     timeouts: Timeouts,
     attempts: usize,
     health: Option<(Uri, Health)>,
+    /// Whether a WebSocket begins with an extended CONNECT (RFC 8441 §4).
+    speaks_http2_alone: bool,
+    /// What it wants to see in proofs.
+    nonce: Nonce,
     /// Ends with the upstream.
     watches: Vec<AbortOnDropHandle<()>>,
+}
+
+/// The token that goes out with a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// The token.
+    pub token: &'a Secret,
+    /// What shows, at this moment, that its holder sends it (RFC 9449 §7.1); where absent, it is sent as a bearer
+    /// token.
+    pub key: Option<(&'a Key, Timestamp)>,
 }
 
 /// What an upstream answered.
@@ -76,9 +94,6 @@ pub enum BuildError {
     /// No certificate can have this name.
     #[error("the upstream's name can be in no certificate")]
     ServerName(#[from] rustls::pki_types::InvalidDnsNameError),
-    /// The gateway's own certificate or its key.
-    #[error(transparent)]
-    Identity(#[from] config::InvalidIdentity),
 }
 
 /// Why no response came.
@@ -145,6 +160,8 @@ impl Upstream {
             base_path: upstream.url.path().trim_end_matches('/').to_owned(),
             timeouts,
             attempts,
+            speaks_http2_alone: upstream.protocol == Protocol::Http2,
+            nonce: Nonce::default(),
             watches: Vec::new(),
         })
     }
@@ -153,6 +170,11 @@ impl Upstream {
     /// then no name is resolved. To be called within a runtime; what it begins ends with the upstream.
     pub fn watch(&mut self) {
         self.watch_with(Arc::new(SystemResolver));
+    }
+
+    /// Reads our certificate again, where there is one that the servers are shown.
+    pub fn reload(&self) -> Option<Reload> {
+        self.transport.reload()
     }
 
     fn watch_with(&mut self, resolver: Arc<dyn Resolve>) {
@@ -167,15 +189,15 @@ impl Upstream {
 
     /// Sends a request to `path` (canonical, still escaped) and gives back the answer with
     /// its body streaming. The request's head must still be as the client sent it, but for our cookies;
-    /// `token` goes out as its `Authorization`.
+    /// what is presented goes out as its `Authorization`.
     ///
     /// # Errors
     /// Where no response came, or none that can be passed on.
     pub async fn forward(
         &self,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         path: &PathAndQuery,
-        token: Option<&Secret>,
+        presented: Option<Presented<'_>>,
         facts: &Facts<'_>,
         random: Random,
     ) -> Result<Answer, ForwardError> {
@@ -183,7 +205,9 @@ impl Upstream {
         let takes_trailers = takes_trailers(request.headers());
         *request.uri_mut() = self.target(path).map_err(ForwardError::Address)?;
         *request.version_mut() = Version::HTTP_11;
-        headers::prepare_request(request.headers_mut(), facts, token, random)
+        let proof = presented.and_then(|presented| self.prove(&request, presented, random));
+        let token = presented.map(|presented| presented.token);
+        headers::prepare_request(request.headers_mut(), facts, token, proof, random)
             .map_err(|error| ForwardError::Address(error.into()))?;
         if is_handshake {
             tunnel::write_handshake(request.headers_mut());
@@ -204,10 +228,12 @@ impl Upstream {
                 request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
             }
             let activity = Arc::new(Activity::default());
-            request = request.map(|body| body::noting(body, Arc::clone(&activity)));
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = body::noting(body, Arc::clone(&activity));
             upload = Some(activity);
         }
         let answer = self.send(request, upload).await?;
+        self.nonce.take_over(answer.response.headers());
         if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS && !is_handshake {
             return Err(ForwardError::Upgrade);
         }
@@ -216,10 +242,30 @@ impl Upstream {
         Ok(Answer { response, ..answer })
     }
 
+    /// The proof that goes with a request, if its token is bound to a key. It names the request as the upstream
+    /// sees it: a handshake that becomes an extended CONNECT, too.
+    fn prove<B>(
+        &self,
+        request: &Request<B>,
+        presented: Presented<'_>,
+        random: Random,
+    ) -> Option<HeaderValue> {
+        let (key, now) = presented.key?;
+        let is_connect = self.speaks_http2_alone && tunnel::is_handshake(request);
+        let nonce = self.nonce.get();
+        let proven = Proven {
+            method: if is_connect { &Method::CONNECT } else { request.method() },
+            uri: request.uri(),
+            token: Some(presented.token),
+            nonce: nonce.as_deref(),
+        };
+        Some(key.prove(&proven, now, random))
+    }
+
     /// Tries one server after another while the request was surely not processed.
     async fn send(
         &self,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         upload: Option<Arc<Activity>>,
     ) -> Result<Answer, ForwardError> {
         let started = Instant::now();
@@ -227,6 +273,7 @@ impl Upstream {
         let mut tried = Vec::new();
         loop {
             let sent = tokio::select! {
+                biased;
                 sent = self.transport.send(server.address(), request) => sent,
                 is_uploading = self.stalls(started, upload.as_ref()) => {
                     if is_uploading {
@@ -249,7 +296,7 @@ impl Upstream {
             let another = Box::pin(self.servers.pick_another(&tried, &error)).await;
             let Some(another) = another else { return Err(error) };
             tracing::debug!(event = "upstream.tried_again", address = %another.address(), error = %chain(&error));
-            (request, server) = (*again, another);
+            (request, server) = (again, another);
         }
     }
 
@@ -296,48 +343,44 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
     fields.next().is_some_and(|field| field == "trailers") && fields.next().is_none()
 }
 
-/// Whether a response says that the token was refused (RFC 6750 §3.1), so that a fresh one may help.
-pub fn refuses_token<B>(response: &Response<B>) -> bool {
-    response.status() == StatusCode::UNAUTHORIZED
-        && response.headers().get_all(header::WWW_AUTHENTICATE).iter().any(|challenge| {
-            // One field may hold several challenges (RFC 9110 §11.6.1).
-            let challenge = challenge.to_str().unwrap_or_default().to_ascii_lowercase();
-            challenge
-                .split([',', ' '])
-                .skip_while(|part| *part != "bearer")
-                .any(|part| matches!(part, "error=\"invalid_token\"" | "error=invalid_token"))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    #[test]
-    fn only_a_bearer_challenge_with_invalid_token_asks_for_a_fresh_token() {
-        let refused = |challenge: &'static str| {
-            let response = Response::builder().status(401).header(header::WWW_AUTHENTICATE, challenge);
-            refuses_token(&response.body(()).unwrap())
-        };
-        assert!(refused("Bearer error=\"invalid_token\""));
-        assert!(refused("bearer realm=\"api\", error=\"invalid_token\", error_description=\"expired\""));
-        assert!(refused("Basic realm=\"api\", Bearer error=\"invalid_token\""));
-        assert!(!refused("Bearer error=\"insufficient_scope\""));
-        assert!(!refused("Bearer"));
-        assert!(!refused("Basic realm=\"invalid_token\""));
-        assert!(!refuses_token(&Response::builder().status(401).body(()).unwrap()));
-    }
+    use super::*;
 
     fn plain(url: &str) -> config::Upstream {
         config::Upstream {
             url: url::Url::parse(url).unwrap(),
             strip_prefix: None,
             addresses: Vec::new(),
-            protocol: config::Protocol::Auto,
+            protocol: Protocol::Auto,
             tls: config::UpstreamTls::default(),
             health: None,
+        }
+    }
+
+    #[test]
+    fn rfc9449_a_proof_names_the_method_by_which_a_handshake_is_sent() {
+        let (key, token) = (Key::generate(Random::SYSTEM), Secret::new("token"));
+        let timeout = Duration::from_secs(1);
+        let timeouts = Timeouts { connect: timeout, response: timeout, idle: timeout };
+        for (protocol, method) in
+            [(Protocol::Auto, "GET"), (Protocol::Http1, "GET"), (Protocol::Http2, "CONNECT")]
+        {
+            let upstream = config::Upstream { protocol, ..plain("http://orders.internal") };
+            let upstream = Upstream::new(&upstream, timeouts, 1, Random::SYSTEM).unwrap();
+            let mut handshake = Request::builder().uri("http://orders.internal/ws").body(()).unwrap();
+            tunnel::write_handshake(handshake.headers_mut());
+            let presented = Presented { token: &token, key: Some((&key, Timestamp::from_secs(1))) };
+            let proof = upstream.prove(&handshake, presented, Random::SYSTEM).unwrap();
+            let claims = proof.to_str().unwrap().split('.').nth(1).unwrap();
+            let claims: serde_json::Value =
+                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+            assert_eq!(claims["htm"], method, "{protocol:?}");
         }
     }
 

@@ -3,8 +3,11 @@
 //! A refresh is a flight: it runs in a task of its own, so that a browser that goes away cancels nothing.
 //! Requests of this process join the flight; processes agree by a lease in the store; and what was issued
 //! is written by compare-and-set, so that a logout wins every race (RFC 6749 §6, RFC 9700 §4.14).
+//!
+//! So do the further tokens that routes want of a session: one for a resource (RFC 8707 §2.2) uses the refresh token
+//! up as a refresh does; one that the access token is exchanged for (RFC 8693) uses nothing up, and does without
+//! the lease. [`ClientToken`] is the client's own, and no session's.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +16,7 @@ use tokio::sync::SetOnce;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::config::{RouteGrant, RouteToken};
 use crate::oidc::Grants;
 use crate::random::Random;
 use crate::revocation::Revocations;
@@ -24,12 +28,20 @@ use crate::tokens::Freshness;
 
 mod backoff;
 mod breaker;
+mod client_token;
+mod confirmation;
+mod conflict;
 mod flight;
+mod landing;
 mod lease;
+mod state;
 
-use backoff::Backoff;
-use breaker::Breaker;
+pub use client_token::{ClientToken, ClientTokens};
+
 use flight::Flight;
+use state::{Key, State, TooEarly};
+
+pub use confirmation::Confirmations;
 
 /// How long a request waits for a refresh; the refresh itself may go on.
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
@@ -56,6 +68,8 @@ pub enum Failure {
         /// When it may be worth to ask again.
         retry_after: Duration,
     },
+    /// The issuer gives this session no such token for a route; all else about the session stands.
+    Refused,
     /// The store does not answer; the session stays.
     Store(Unavailable),
 }
@@ -75,21 +89,6 @@ struct Shared {
     unwritten: AtomicUsize,
 }
 
-/// What this process knows of sessions whose refresh is under way, or went wrong.
-#[derive(Debug, Default)]
-struct State {
-    /// At most one flight for each session.
-    flights: HashMap<RecordKey, Arc<SetOnce<Outcome>>>,
-    backoff: Backoff,
-    breaker: Breaker,
-}
-
-/// A refresh went wrong, or did not help, a moment ago.
-#[derive(Debug)]
-struct TooEarly {
-    retry_after: Duration,
-}
-
 /// What a flight tells those who wait for it.
 #[derive(Clone, Debug)]
 enum Outcome {
@@ -98,6 +97,7 @@ enum Outcome {
     Unwritten(Arc<Session>, Mark),
     Ended,
     Gone,
+    Refused,
     IssuerUnavailable,
     StoreUnavailable,
 }
@@ -109,6 +109,7 @@ impl Outcome {
             Self::Fresh(_) | Self::Unwritten(..) => "succeeded",
             Self::Ended => "session_ended",
             Self::Gone => "session_gone",
+            Self::Refused => "refused",
             Self::IssuerUnavailable => "issuer_unavailable",
             Self::StoreUnavailable => "store_unavailable",
         }
@@ -161,25 +162,50 @@ impl Refresher {
     /// A session whose access token can be used. A token that will expire soon is used, and replaced in
     /// the background; one that has expired is waited for, though not for long.
     pub async fn freshen(&self, ticket: &Ticket, session: Arc<Session>) -> Result<Arc<Session>, Failure> {
-        match self.0.freshness(&session) {
+        self.freshen_token(ticket, session, None).await
+    }
+
+    /// The same, with a token that a route wants beside the access token, which has to be fresh in any case: it is
+    /// what is exchanged, and by it a session is known to have ended.
+    pub async fn freshen_for(
+        &self,
+        ticket: &Ticket,
+        session: Arc<Session>,
+        wanted: &Arc<RouteToken>,
+    ) -> Result<Arc<Session>, Failure> {
+        let both = async {
+            let session = self.freshen(ticket, session).await?;
+            self.freshen_token(ticket, session, Some(wanted)).await
+        };
+        let both = tokio::time::timeout(REQUEST_WAIT, both).await;
+        both.unwrap_or_else(|_| Err(self.0.issuer_failure(ticket, Some(wanted))))
+    }
+
+    async fn freshen_token(
+        &self,
+        ticket: &Ticket,
+        session: Arc<Session>,
+        wanted: Option<&Arc<RouteToken>>,
+    ) -> Result<Arc<Session>, Failure> {
+        match self.0.freshness(&session, wanted) {
             Freshness::Fresh => Ok(session),
             Freshness::Stale => {
-                if session.tokens.refresh_token.is_some() {
+                if can_be_renewed(&session, wanted) {
                     // Nobody waits; what becomes of it the next request finds in the store.
-                    let _ = self.0.board(ticket, &session, false);
+                    let _ = self.0.board(ticket, &session, wanted, false);
                 }
                 Ok(session)
             }
             Freshness::Expired => {
-                let landing = self.0.land(ticket, self.0.board(ticket, &session, false));
+                let landing = self.0.land(ticket, wanted, self.0.board(ticket, &session, wanted, false));
                 let renewed = Box::pin(landing).await?;
-                if has_same_token(&renewed, &session) {
+                if has_same_token(&renewed, &session, wanted) {
                     // It could not be written for as long as it lived.
                     return Err(Failure::Store(Unavailable("longer than the token lived".to_owned())));
                 }
-                if self.0.freshness(&renewed) == Freshness::Expired {
+                if self.0.freshness(&renewed, wanted) == Freshness::Expired {
                     // Somebody else got further, but too long ago.
-                    return Err(self.0.issuer_failure(ticket));
+                    return Err(self.0.issuer_failure(ticket, wanted));
                 }
                 Ok(renewed)
             }
@@ -187,29 +213,32 @@ impl Refresher {
     }
 
     /// A session with a token other than that of `refused`, which an upstream has refused; `None` where
-    /// another would not help or was fetched a moment ago.
+    /// another would not help or was fetched a moment ago. `wanted` is which of its tokens it was.
     pub async fn replace_refused(
         &self,
         ticket: &Ticket,
         refused: &Session,
+        wanted: Option<&Arc<RouteToken>>,
     ) -> Option<Result<Arc<Session>, Failure>> {
-        refused.tokens.refresh_token.as_ref()?;
+        if !can_be_renewed(refused, wanted) {
+            return None;
+        }
         // Twice, for the flight that was under way may have found this very token good.
         for _ in 0..2 {
-            let Ok(flight) = self.0.board(ticket, refused, true) else { break };
-            match self.0.land(ticket, Ok(flight)).await {
-                Ok(session) if !self.0.helps(&session, refused) => {}
+            let Ok(flight) = self.0.board(ticket, refused, wanted, true) else { break };
+            match self.0.land(ticket, wanted, Ok(flight)).await {
+                Ok(session) if !self.0.helps(&session, refused, wanted) => {}
                 landed => return Some(landed),
             }
         }
         // Others that were refused with the same token may have had it replaced by now.
         let session = self.load(ticket).await.ok()??;
-        self.0.helps(&session, refused).then_some(Ok(session))
+        self.0.helps(&session, refused, wanted).then_some(Ok(session))
     }
 
     /// Tells that an upstream has accepted the token that replaced a refused one.
-    pub fn note_accepted(&self, ticket: &Ticket) {
-        let key = self.0.sessions.record_key(ticket);
+    pub fn note_accepted(&self, ticket: &Ticket, wanted: Option<&Arc<RouteToken>>) {
+        let key = Key::new(self.0.sessions.record_key(ticket), wanted);
         self.0.state().backoff.note_helped(&key);
     }
 }
@@ -224,25 +253,27 @@ impl Shared {
         if self.unwritten.load(Ordering::SeqCst) == 0 {
             return None;
         }
-        match self.state().flights.get(key)?.get()? {
+        match self.state().flights.get(&Key::Session(key.clone()))?.get()? {
             Outcome::Unwritten(session, mark) => Some((Arc::clone(session), *mark)),
             Outcome::Fresh(_)
             | Outcome::Ended
             | Outcome::Gone
+            | Outcome::Refused
             | Outcome::IssuerUnavailable
             | Outcome::StoreUnavailable => None,
         }
     }
 
-    /// Joins the flight of this session, or starts one, unless it is too early to try again; `forced` where
+    /// Joins the flight of this token, or starts one, unless it is too early to try again; `forced` where
     /// the token was refused, however fresh it looks.
     fn board(
         self: &Arc<Self>,
         ticket: &Ticket,
         session: &Session,
+        wanted: Option<&Arc<RouteToken>>,
         forced: bool,
     ) -> Result<Arc<SetOnce<Outcome>>, TooEarly> {
-        let key = self.sessions.record_key(ticket);
+        let key = Key::new(self.sessions.record_key(ticket), wanted);
         let now = self.clock.now();
         let outcome = Arc::new(SetOnce::new());
         {
@@ -250,16 +281,11 @@ impl Shared {
             if let Some(outcome) = state.flights.get(&key) {
                 return Ok(Arc::clone(outcome));
             }
-            if let Some(retry_after) = state.backoff.wait(&key, now, forced) {
-                return Err(TooEarly { retry_after });
-            }
-            if forced && !state.backoff.may_force(&key, now) {
-                return Err(TooEarly { retry_after: BETWEEN_FORCED });
-            }
-            state.breaker.admit(now).map_err(|retry_after| TooEarly { retry_after })?;
+            state.admit(&key, &session.identity.issuer, now, forced)?;
             state.flights.insert(key, Arc::clone(&outcome));
         }
-        let flight = Flight::new(Arc::clone(self), ticket.clone(), session, forced, Arc::clone(&outcome));
+        let flight =
+            Flight::new(Arc::clone(self), ticket.clone(), session, wanted, forced, Arc::clone(&outcome));
         self.tasks.spawn(flight.run());
         Ok(outcome)
     }
@@ -268,9 +294,14 @@ impl Shared {
     async fn land(
         &self,
         ticket: &Ticket,
+        wanted: Option<&Arc<RouteToken>>,
         flight: Result<Arc<SetOnce<Outcome>>, TooEarly>,
     ) -> Result<Arc<Session>, Failure> {
-        let flight = flight?;
+        let flight = match flight {
+            Ok(flight) => flight,
+            Err(_) if self.was_refused(ticket, wanted) => return Err(Failure::Refused),
+            Err(TooEarly { retry_after }) => return Err(Failure::Issuer { retry_after }),
+        };
         let landing = async {
             match flight.wait().await {
                 Outcome::Fresh(session) => Ok(Arc::clone(session)),
@@ -278,12 +309,13 @@ impl Shared {
                 Outcome::Ended => Err(Failure::Ended),
                 Outcome::Gone => Err(Failure::Gone),
                 Outcome::StoreUnavailable => Err(Failure::Store(Unavailable("during a refresh".to_owned()))),
-                Outcome::IssuerUnavailable => Err(self.issuer_failure(ticket)),
+                Outcome::Refused => Err(Failure::Refused),
+                Outcome::IssuerUnavailable => Err(self.issuer_failure(ticket, wanted)),
             }
         };
         let landed = tokio::time::timeout(REQUEST_WAIT, landing).await;
         // It takes longer than a request should wait.
-        landed.unwrap_or_else(|_| Err(self.issuer_failure(ticket)))
+        landed.unwrap_or_else(|_| Err(self.issuer_failure(ticket, wanted)))
     }
 
     /// What is unwritten stays on the board until its flight has ended, also where that is busy with revoking
@@ -305,27 +337,38 @@ impl Shared {
         }
     }
 
-    fn issuer_failure(&self, ticket: &Ticket) -> Failure {
-        let wait = self.state().backoff.wait(&self.sessions.record_key(ticket), self.clock.now(), false);
+    fn issuer_failure(&self, ticket: &Ticket, wanted: Option<&Arc<RouteToken>>) -> Failure {
+        let key = Key::new(self.sessions.record_key(ticket), wanted);
+        let wait = self.state().backoff.wait(&key, self.clock.now(), false);
         Failure::Issuer { retry_after: wait.unwrap_or(RETRY_AFTER) }
     }
 
+    fn was_refused(&self, ticket: &Ticket, wanted: Option<&Arc<RouteToken>>) -> bool {
+        self.state().backoff.was_refused(&Key::new(self.sessions.record_key(ticket), wanted))
+    }
+
     /// Whether a session has a token that may do what that of `refused` did not.
-    fn helps(&self, session: &Session, refused: &Session) -> bool {
-        !has_same_token(session, refused) && self.freshness(session) != Freshness::Expired
+    fn helps(&self, session: &Session, refused: &Session, wanted: Option<&Arc<RouteToken>>) -> bool {
+        !has_same_token(session, refused, wanted) && self.freshness(session, wanted) != Freshness::Expired
     }
 
-    fn freshness(&self, session: &Session) -> Freshness {
-        session.tokens.freshness(self.clock.now(), self.refresh_before_expiry)
-    }
-}
-
-impl From<TooEarly> for Failure {
-    fn from(TooEarly { retry_after }: TooEarly) -> Self {
-        Self::Issuer { retry_after }
+    /// How fresh the wanted token is. One that is not there is as good as expired.
+    fn freshness(&self, session: &Session, wanted: Option<&Arc<RouteToken>>) -> Freshness {
+        let held = session.tokens.held(wanted.map(Arc::as_ref));
+        held.map_or(Freshness::Expired, |held| held.freshness(self.clock.now(), self.refresh_before_expiry))
     }
 }
 
-fn has_same_token(one: &Session, other: &Session) -> bool {
-    one.tokens.access_token == other.tokens.access_token
+/// Whether there is something to get the wanted token for.
+fn can_be_renewed(session: &Session, wanted: Option<&Arc<RouteToken>>) -> bool {
+    wanted.is_some_and(|wanted| wanted.grant == RouteGrant::TokenExchange)
+        || session.tokens.refresh_token.is_some()
+}
+
+fn has_same_token(one: &Session, other: &Session, wanted: Option<&Arc<RouteToken>>) -> bool {
+    let wanted = wanted.map(Arc::as_ref);
+    match (one.tokens.held(wanted), other.tokens.held(wanted)) {
+        (Some(one), Some(other)) => one.value == other.value,
+        (_, _) => false,
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::Url;
@@ -67,28 +67,76 @@ pub fn empty() -> Response<Body> {
     answer(StatusCode::OK, None, "")
 }
 
-/// The page that an issuer shows in a frame of its own, at this address, and nobody else may.
-pub fn logged_out(issuer: &str) -> Response<Body> {
+/// The page that an app's issuers show in a frame of their own, at these addresses, and nobody else may.
+pub fn logged_out<'a>(issuers: impl Iterator<Item = &'a str>) -> Response<Body> {
     let mut response = page(StatusCode::OK, "You are logged out", "", "");
-    let framed_by = Url::parse(issuer).map(|url| url.origin().ascii_serialization());
-    let framed_by = framed_by.unwrap_or_else(|_| "'none'".to_owned());
-    if let Ok(policy) = HeaderValue::try_from(policy(&framed_by)) {
+    let origins = issuers.filter_map(|issuer| Some(Url::parse(issuer).ok()?.origin().ascii_serialization()));
+    if let Ok(policy) = HeaderValue::try_from(policy(&origins.collect::<Vec<_>>().join(" "))) {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     response
 }
 
-/// A page that sends the browser on to `location`, a path of the app. It is a page and not a redirect
-/// because a redirect that began at the issuer stays cross-site, and a `SameSite=Strict` cookie would not
-/// be sent with the next request.
-pub fn landing(location: &str) -> Response<Body> {
+/// A page that sends the browser on to `location`, a path of the app, after a login or a silent one that found nobody.
+/// It is a page and not a redirect because a redirect that began at the issuer stays cross-site, and a
+/// `SameSite=Strict` cookie would not be sent with the next request.
+pub fn landing(location: &str, is_logged_in: bool) -> Response<Body> {
     let location = escape(location);
     page(
         StatusCode::OK,
-        "You are logged in",
+        if is_logged_in { "You are logged in" } else { "You are not logged in" },
         &format!("<meta http-equiv=\"refresh\" content=\"0;url={location}\">"),
         &format!("<p><a href=\"{location}\">Continue</a></p>"),
     )
+}
+
+/// A page that sends the same fields to `action` once more, now from the app's own origin: by itself, or by a button where
+/// there are no scripts. It is shown in a frame too, where the app's own page made the frame.
+pub fn again<'a>(
+    method: &Method,
+    action: &str,
+    fields: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Response<Body> {
+    let fields: String = fields
+        .map(|(name, value)| {
+            format!("<input type=\"hidden\" name=\"{}\" value=\"{}\">", escape(name), escape(value))
+        })
+        .collect();
+    let method = if method == Method::POST { "post" } else { "get" };
+    let form = format!(
+        "<form method=\"{method}\" action=\"{}\">{fields}<button type=\"submit\">Continue</button></form>",
+        escape(action)
+    );
+    scripted(StatusCode::OK, "You are being logged in", &form, "document.forms[0].submit()")
+}
+
+/// A page without words for a frame of the app's own page, which it tells whether somebody is logged in now. No other
+/// origin is told, or may frame it.
+pub fn told_parent(status: StatusCode, authenticated: bool) -> Response<Body> {
+    let script = if authenticated {
+        "parent.postMessage({source:\"cloakroom\",authenticated:true},location.origin)"
+    } else {
+        "parent.postMessage({source:\"cloakroom\",authenticated:false},location.origin)"
+    };
+    scripted(status, "Silent login", "", script)
+}
+
+/// A page with this one script, which its policy knows by its hash.
+fn scripted(status: StatusCode, title: &str, content: &str, script: &'static str) -> Response<Body> {
+    let mut response = page(status, title, "", &format!("{content}<script>{script}</script>"));
+    let policy = format!("{}; script-src 'sha256-{}'", policy("'self'"), hash(script));
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// The page that asks where to log in: the name of each issuer, and where it leads.
+pub fn issuer_choice<'a>(choices: impl Iterator<Item = (&'a str, String)>) -> Response<Body> {
+    let links = choices
+        .map(|(name, location)| format!("<li><a href=\"{}\">{}</a></li>", escape(&location), escape(name)));
+    let list = format!("<ul>{}</ul>", links.collect::<String>());
+    page(StatusCode::OK, "Where do you want to log in?", "", &list)
 }
 
 /// The page that asks whether to log out. It ends nothing by itself.
@@ -142,8 +190,12 @@ fn page(status: StatusCode, title: &str, head: &str, content: &str) -> Response<
 /// No script, no image, nothing from elsewhere; the one style sheet by its hash. `form-action` is left out on
 /// purpose: it would block the redirect to the issuer that follows the logout form.
 fn policy(framed_by: &str) -> String {
-    let hash = STANDARD.encode(Sha256::digest(STYLE));
-    format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors {framed_by}")
+    let style = hash(STYLE);
+    format!("default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; frame-ancestors {framed_by}")
+}
+
+fn hash(inline: &str) -> String {
+    STANDARD.encode(Sha256::digest(inline))
 }
 
 fn answer(
@@ -192,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn r20_what_stands_in_an_address_cannot_leave_its_attribute() {
-        let html = text(landing("/?\"><script>alert('x')</script>&a=1")).await;
+        let html = text(landing("/?\"><script>alert('x')</script>&a=1", true)).await;
         assert!(!html.contains("<script>"), "{html}");
         assert!(html.contains("&quot;&gt;&lt;script&gt;alert(&#39;x&#39;)"), "{html}");
     }
@@ -221,7 +273,7 @@ mod tests {
 
     #[test]
     fn r19_every_answer_is_neither_stored_nor_names_its_address_to_others() {
-        for response in [landing("/"), see_other("/"), json(&json!({}))] {
+        for response in [landing("/", true), see_other("/"), json(&json!({}))] {
             assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
             assert_eq!(response.headers()[header::REFERRER_POLICY], "no-referrer");
         }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::config;
 use crate::oidc::{Grants, Revocation, RevokeError, TokenKind};
 use crate::secret::Secret;
@@ -27,11 +28,11 @@ const TRY: Duration = Duration::from_secs(30);
 /// The revocations of one app.
 #[derive(Clone, Debug)]
 pub struct Revocations {
-    issuer: Issuer,
+    issuers: Arc<[Issuer]>,
     outbox: Option<Arc<Outbox>>,
 }
 
-/// An app's issuer, and what it knows the app as.
+/// One of an app's issuers, and what it knows the app as.
 #[derive(Clone, Debug)]
 struct Issuer {
     grants: Arc<dyn Grants>,
@@ -39,6 +40,15 @@ struct Issuer {
     app: Arc<str>,
     url: Arc<str>,
     client_id: Arc<str>,
+}
+
+/// A token that is no longer wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Unwanted<'a> {
+    token: &'a Secret,
+    kind: TokenKind,
+    /// When it dies by itself, where that is known.
+    expires_at: Option<Timestamp>,
 }
 
 /// What became of a try.
@@ -50,32 +60,40 @@ enum Tried {
 }
 
 impl Revocations {
-    /// Revokes at this issuer, once, for one who has no outbox: what is missed then is lost.
-    pub fn new(grants: Arc<dyn Grants>) -> Self {
-        let nobody: Arc<str> = "".into();
-        let issuer = Issuer { grants, app: nobody.clone(), url: nobody.clone(), client_id: nobody };
-        Self { issuer, outbox: None }
+    /// Revokes at this app's issuers, once, for one who has no outbox: what is missed then is lost.
+    pub fn new(app: &config::App, grants: &Arc<dyn Grants>) -> Self {
+        let origin: Arc<str> = app.origin.as_str().into();
+        let issuers = app.oidc.iter().map(|oidc| Issuer {
+            grants: Arc::clone(grants),
+            app: Arc::clone(&origin),
+            url: oidc.issuer.as_str().into(),
+            client_id: oidc.client_id.as_str().into(),
+        });
+        Self { issuers: issuers.collect(), outbox: None }
     }
 
-    /// Revokes at this app's issuer, and keeps what is missed.
-    pub fn with_outbox(app: &config::App, grants: Arc<dyn Grants>, outbox: Arc<Outbox>) -> Self {
-        let issuer = Issuer {
-            grants,
-            app: app.origin.as_str().into(),
-            url: app.oidc.issuer.as_str().into(),
-            client_id: app.oidc.client_id.as_str().into(),
+    /// Revokes at this app's issuers, and keeps what is missed.
+    pub fn with_outbox(app: &config::App, grants: &Arc<dyn Grants>, outbox: Arc<Outbox>) -> Self {
+        Self { outbox: Some(outbox), ..Self::new(app, grants) }
+    }
+
+    /// R51: the refresh token, then the access token and those of routes, at the issuer that they came from. Done when
+    /// each was tried once; what was missed goes on by itself.
+    pub async fn revoke(&self, issuer: &str, tokens: &Tokens) {
+        self.revoke_these(issuer, &of(tokens)).await;
+    }
+
+    /// The same of some tokens, in this order.
+    pub async fn revoke_these(&self, issuer: &str, all: &[Unwanted<'_>]) {
+        let Some(issuer) = self.issuers.iter().find(|known| *known.url == *issuer) else {
+            tracing::error!(event = "revocation.given_up", issuer, "the issuer is not configured any more");
+            return;
         };
-        Self { issuer, outbox: Some(outbox) }
-    }
-
-    /// R51: the refresh token, then the access token. Done when each was tried once; what was missed goes on
-    /// by itself.
-    pub async fn revoke(&self, tokens: &Tokens) {
         match &self.outbox {
-            Some(outbox) => outbox.revoke(&self.issuer, tokens).await,
+            Some(outbox) => outbox.revoke(issuer, all).await,
             None => {
-                for (token, kind) in of(tokens) {
-                    if let Err(error) = self.issuer.grants.revoke(token, kind).await {
+                for &Unwanted { token, kind, .. } in all {
+                    if let Err(error) = issuer.grants.revoke(&issuer.url, token, kind).await {
                         tracing::warn!(event = "revocation.missed", kind = kind.as_str(), error = %chain(&error));
                     }
                 }
@@ -88,7 +106,7 @@ impl Issuer {
     /// Asks the issuer once.
     async fn run(&self, errand: &Errand) -> Tried {
         let kind = errand.kind.as_str();
-        let asked = self.grants.revoke(&errand.token, errand.kind);
+        let asked = self.grants.revoke(&self.url, &errand.token, errand.kind);
         match tokio::time::timeout(TRY, asked).await {
             Ok(Ok(Revocation::Revoked)) => Tried::Settled("revoked"),
             Ok(Ok(Revocation::NotOffered)) => Tried::Settled("not_offered"),
@@ -113,7 +131,22 @@ impl Issuer {
     }
 }
 
-fn of(tokens: &Tokens) -> impl Iterator<Item = (&Secret, TokenKind)> {
-    let refresh_token = tokens.refresh_token.as_ref().map(|token| (token, TokenKind::RefreshToken));
-    refresh_token.into_iter().chain([(&tokens.access_token, TokenKind::AccessToken)])
+impl<'a> Unwanted<'a> {
+    /// An access token that dies at this moment.
+    pub fn access_token(token: &'a Secret, expires_at: Timestamp) -> Self {
+        Self { token, kind: TokenKind::AccessToken, expires_at: Some(expires_at) }
+    }
+
+    /// A refresh token, which may live for ever.
+    pub fn refresh_token(token: &'a Secret) -> Self {
+        Self { token, kind: TokenKind::RefreshToken, expires_at: None }
+    }
+}
+
+fn of(tokens: &Tokens) -> Vec<Unwanted<'_>> {
+    let refresh_token = tokens.refresh_token.as_ref().map(Unwanted::refresh_token);
+    let access_token = Unwanted::access_token(&tokens.access_token, tokens.expires_at);
+    let of_routes = tokens.route_tokens.values();
+    let of_routes = of_routes.map(|token| Unwanted::access_token(&token.value, token.expires_at));
+    refresh_token.into_iter().chain([access_token]).chain(of_routes).collect()
 }

@@ -46,6 +46,8 @@ pub enum Purpose {
     SessionCookie,
     /// The cookie of a login under way.
     LoginCookie,
+    /// The cookie of a login on another device.
+    DeviceCookie,
     /// A session's record in the store.
     SessionRecord,
     /// An errand in the store's outbox.
@@ -177,6 +179,7 @@ impl SealingKey {
             Purpose::LoginCookie => 2,
             Purpose::SessionRecord => 3,
             Purpose::Errand => 4,
+            Purpose::DeviceCookie => 5,
         };
         let mut data = vec![VERSION];
         data.extend_from_slice(&self.id);

@@ -57,8 +57,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often it is said that there are too many connections, while there are.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// How often the certificate's files are looked at.
-const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the files of certificates and keys are read again.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a balancer has, at most, to see that this gateway drains, before nobody can connect any more.
 const LONGEST_NOTICE: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub struct Server {
     socket: TcpListener,
     admin: Option<TcpListener>,
     listener: Arc<Listener>,
-    certificate_interval: Duration,
+    reload_interval: Duration,
     shutdown_grace: Duration,
 }
 
@@ -151,14 +151,14 @@ impl Server {
             turned_away: Semaphore::new(MOST_TURNED_AWAY),
             limits,
         };
-        let (listener, certificate_interval) = (Arc::new(listener), CERTIFICATE_INTERVAL);
-        Ok(Self { socket, admin, listener, certificate_interval, shutdown_grace })
+        let (listener, reload_interval) = (Arc::new(listener), RELOAD_INTERVAL);
+        Ok(Self { socket, admin, listener, reload_interval, shutdown_grace })
     }
 
-    /// How often the certificate's files are looked at; every five seconds where this is not said.
+    /// How often the files of certificates and keys are read again; every five seconds where this is not said.
     #[must_use]
-    pub fn certificate_interval(mut self, interval: Duration) -> Self {
-        self.certificate_interval = interval;
+    pub fn reload_interval(mut self, interval: Duration) -> Self {
+        self.reload_interval = interval;
         self
     }
 
@@ -184,13 +184,12 @@ impl Server {
 
     /// The same, with connections served by threads of their own. They must not be stopped before this is done.
     pub async fn run_on(self, workers: &Workers, shutdown: impl Future<Output = ()>) {
-        let Self { socket, admin, listener, certificate_interval, shutdown_grace } = self;
+        let Self { socket, admin, listener, reload_interval, shutdown_grace } = self;
         let gateway = &listener.gateway;
         let readiness = Arc::new(Readiness::default());
         let admin =
             admin.map(|socket| spawn(admin::run(socket, Arc::clone(gateway), Arc::clone(&readiness))));
-        let tls = listener.tls.clone();
-        let certificate = tls.map(|tls| spawn(async move { tls.watch(certificate_interval).await }));
+        let reloading = spawn(reload(Arc::clone(&listener), reload_interval));
         let watches: Vec<_> = workers
             .runtimes()
             .map(|runtime| {
@@ -223,7 +222,7 @@ impl Server {
         if tokio::time::timeout(left, settled).await.is_err() {
             tracing::warn!(event = "server.cut_off", "the grace time is over; what was under way is cut off");
         }
-        drop((admin, certificate, watches));
+        drop((admin, reloading, watches));
     }
 }
 
@@ -260,6 +259,17 @@ fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
         socket.listen(BACKLOG)
     };
     listen().map_err(|source| BindError::Listen { address, source })
+}
+
+/// Reads all certificates and keys again and again, for as long as it is awaited.
+async fn reload(listener: Arc<Listener>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        if let Some(tls) = &listener.tls {
+            tls.reload();
+        }
+        listener.gateway.reload();
+    }
 }
 
 /// Runs for as long as what this gives is kept.

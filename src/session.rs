@@ -409,6 +409,8 @@ fn mark_of_client(issuer: &str, client_id: &str, mark: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use tokio_util::task::TaskTracker;
@@ -416,6 +418,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::config::{SameSite, SessionKey};
+    use crate::dpop::Key;
     use crate::random::Random;
     use crate::seal::KeyRing;
     use crate::secret::Secret;
@@ -497,6 +500,8 @@ mod tests {
             refresh_token: Some(Secret::new("refresh")),
             id_token: None,
             scopes: vec!["openid".to_owned(), "api".to_owned()],
+            dpop_key: Some(Arc::new(Key::generate(Random::SYSTEM))),
+            route_tokens: BTreeMap::new(),
         }
     }
 
@@ -504,14 +509,15 @@ mod tests {
     async fn a_session_is_loaded_as_it_was_created() {
         let bench = Bench::new();
         let now = bench.clock.now();
-        let (ticket, value) = bench.sessions.create(tokens(now), identity()).await.unwrap();
+        let tokens = tokens(now);
+        let (ticket, value) = bench.sessions.create(tokens.clone(), identity()).await.unwrap();
         assert_eq!(bench.sessions.open_cookie(&value), Some(ticket.clone()));
         for _ in 0..2 {
             assert_eq!(bench.sessions.ticket(&value).as_deref(), Some(&ticket));
         }
         let expected = Session {
             identity: identity(),
-            tokens: tokens(now),
+            tokens,
             version: Version(1),
             created_at: now,
             expires_at: now + LIFETIME,

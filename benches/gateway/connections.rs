@@ -2,6 +2,7 @@
 //! WebSocket, and what their number costs the requests.
 
 use std::io::Result;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -88,7 +89,7 @@ async fn keep_alive(world: &World, plan: &Plan, key: &'static str) -> (Resting, 
     for number in 0..count {
         many.grow(number, 0, &mut buffers).await.expect("an answer on each connection");
     }
-    let resting = Resting { key, kind: Kind::KeepAlive, count, before, after: running.process.memory() };
+    let resting = Resting { key, kind: Kind::KeepAlive, count, before, after: at_rest(&running).await };
     println!("{key}: {:.0} bytes for each of {count} connections", resting.bytes_each());
     let mut turns = Vec::new();
     for round in 1..=plan.rounds {
@@ -120,10 +121,28 @@ async fn websockets(world: &World, plan: &Plan) -> Resting {
     for number in 0..count {
         open.push(open_websocket(&running, number, &handshake).await.expect("a WebSocket"));
     }
-    let after = running.process.memory();
+    let after = at_rest(&running).await;
     let resting = Resting { key, kind: Kind::WebSocket, count: open.len(), before, after };
     println!("{key}: {:.0} bytes for each of {count} WebSockets", resting.bytes_each());
     resting
+}
+
+/// The process's memory once it has not changed for twelve seconds, while one user goes on asking ten times a
+/// second: what is given back for a connection that rests is given back some time after its last byte, and by
+/// an allocator that is called.
+async fn at_rest(running: &Running) -> Memory {
+    let (user, mut buffers) = (running.client(1).await, Buffers::default());
+    let mut memory = running.process.memory();
+    let (begun, mut unchanged) = (Instant::now(), Instant::now());
+    while unchanged.elapsed() < Duration::from_secs(12) && begun.elapsed() < Duration::from_secs(60) {
+        user.exchange(0, 0, &mut buffers).await.expect("an answer");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = running.process.memory();
+        if now.proportional.abs_diff(memory.proportional) > memory.proportional / 100 {
+            (memory, unchanged) = (now, Instant::now());
+        }
+    }
+    running.process.memory()
 }
 
 /// Through which one frame has gone there and one back.

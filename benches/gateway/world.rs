@@ -1,6 +1,7 @@
 //! What stands around all contestants: the upstream, Redis, the issuer, certificates, and sessions that the
 //! gateway has begun.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,6 +172,8 @@ fn tokens(number: usize) -> Tokens {
         refresh_token: Some(other("refresh")),
         id_token: Some(other("id")),
         scopes: ["openid", "profile", "offline_access"].map(str::to_owned).to_vec(),
+        dpop_key: None,
+        route_tokens: BTreeMap::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A store with many sessions, each of a user of its own, and lookups among them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -188,6 +189,8 @@ fn tokens() -> Tokens {
         refresh_token: Some(token(1_000)),
         id_token: Some(token(1_000)),
         scopes: ["openid", "profile", "email", "offline_access"].map(str::to_owned).to_vec(),
+        dpop_key: None,
+        route_tokens: BTreeMap::new(),
     }
 }
 

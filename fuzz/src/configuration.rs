@@ -26,7 +26,9 @@ pub fn run(data: &[u8]) {
             assert!(!origins.is_empty() && origins.len() == loaded.config.apps.len());
             assert!(!loaded.config.session_keys.is_empty());
             for app in &loaded.config.apps {
-                assert!(app.oidc.scopes.iter().any(|scope| scope == "openid"));
+                let issuers: HashSet<_> = app.oidc.iter().map(|oidc| oidc.issuer.as_str()).collect();
+                assert!(!issuers.is_empty() && issuers.len() == app.oidc.len());
+                assert!(app.oidc.iter().all(|oidc| oidc.scopes.iter().any(|scope| scope == "openid")));
                 assert!(app.session.cookie_name.starts_with("__Host-") || !app.origin.is_secure());
             }
             check(&loaded.warnings, text);

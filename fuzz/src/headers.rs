@@ -40,7 +40,8 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// Who calls, in the words of some proxies and frameworks.
-const IDENTITY: [&str; 12] = [
+const IDENTITY: [&str; 13] = [
+    "dpop",
     "forwarded",
     "from",
     "oidc-claim-sub",
@@ -73,7 +74,7 @@ fn check_request(fields: &HeaderMap, token: Option<&Secret>, peer_is_trusted: bo
     let request_id = RequestId::generate(random);
     let facts = Facts { origin: &ToldOrigin::new(&origin), peer: PEER, peer_is_trusted, request_id };
     let mut prepared = fields.clone();
-    prepare_request(&mut prepared, &facts, token, random).expect("whatever was received can be sent");
+    prepare_request(&mut prepared, &facts, token, None, random).expect("whatever was received can be sent");
 
     let credentials: Vec<_> = prepared.get_all(header::AUTHORIZATION).iter().collect();
     assert_eq!(credentials, token.map(|_| format!("Bearer {TOKEN}")).iter().collect::<Vec<_>>());
@@ -109,6 +110,7 @@ fn check_response(fields: &HeaderMap, token: Option<&Secret>, authenticated: boo
         assert!(is_set || !connection.contains(name.as_str()), "{name}");
         assert!(!name.as_str().starts_with("access-control-allow-"), "{name}");
         assert!(*name != "clear-site-data" && *name != header::AUTHORIZATION, "{name}");
+        assert!(*name != "dpop" && *name != "dpop-nonce", "{name}");
         if *name == header::SET_COOKIE {
             assert!(
                 !sent_back(&text).is_some_and(|pair| owns(pair.split('=').next().unwrap_or(""))),
@@ -133,7 +135,10 @@ fn check_trailers(fields: &HeaderMap, trailers: &HeaderMap) {
         assert!(*name != header::AUTHORIZATION && !name.as_str().starts_with("x-forwarded"), "{name}");
         assert!(!IDENTITY.contains(&spelled(name).as_str()), "{name}");
         assert!(!HOP_BY_HOP.contains(&name.as_str()), "{name}");
-        assert!(!["content-length", "host", "set-cookie", "trailer"].contains(&name.as_str()), "{name}");
+        assert!(
+            !["content-length", "host", "set-cookie", "trailer", "dpop-nonce"].contains(&name.as_str()),
+            "{name}"
+        );
     }
     let untouched = HeaderMap::from_iter(
         fields.iter().filter(|(name, _)| *name != header::CONNECTION).map(|(n, v)| (n.clone(), v.clone())),

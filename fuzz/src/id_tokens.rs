@@ -46,10 +46,11 @@ fn accept(token: &Secret) -> Result<Identity, IdTokenFault> {
         verifier: Secret::new("verifier"),
         max_age: Some(3600),
         acr_values: Some(vec!["strong".to_owned()]),
+        dpop_key: None,
     };
     let id_token = IdToken::read(token, &signed::ALGORITHMS)?;
     id_token.jwt().check_signature(&signed::KEYS)?;
-    id_token.check_parties(signed::ISSUER, signed::CLIENT)?;
+    id_token.check_parties(signed::ISSUER, signed::CLIENT, &[])?;
     id_token.check_times(signed::NOW)?;
     id_token.check_login(&expected, signed::NOW)?;
     id_token.into_identity(Map::<String, Value>::new())

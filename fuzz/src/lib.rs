@@ -1,6 +1,7 @@
 //! What must hold whatever comes in: one function for each parser that strangers reach, and each is given any
 //! bytes at all. They are run with random input by libFuzzer (`fuzz/run`), and on the kept input by the tests.
 
+pub mod challenges;
 pub mod client_address;
 pub mod configuration;
 pub mod cookies;
@@ -20,7 +21,8 @@ pub mod token_answers;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
+    ("challenges", challenges::run),
     ("client_address", client_address::run),
     ("configuration", configuration::run),
     ("cookies", cookies::run),

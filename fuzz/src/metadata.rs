@@ -6,7 +6,7 @@ use cloakroom::oidc::discovery::Metadata;
 use cloakroom::oidc::json;
 use http::Uri;
 use jsonwebtoken::AlgorithmFamily;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use url::Url;
 
 /// The document that was found at the issuer's address.
@@ -14,16 +14,19 @@ pub fn run(data: &[u8]) {
     let Some(mut document) = json::object(data) else { return };
     for issuer in ["https://id.example.com/realms/shop", "http://127.0.0.1:8080"] {
         let Ok(issuer) = Issuer::parse(issuer) else { return };
-        if let Ok(metadata) = Metadata::new(&document, &issuer) {
-            assert_eq!(document["issuer"], issuer.as_str());
-            check(&metadata, &issuer);
-        }
-        // Another issuer's document is refused, and this one's would be read alike.
-        document.insert("issuer".to_owned(), issuer.as_str().into());
-        if let Ok(metadata) = Metadata::new(&document, &issuer) {
-            check(&metadata, &issuer);
-            document.insert("issuer".to_owned(), Value::from(format!("{issuer}/")));
-            assert!(Metadata::new(&document, &issuer).is_err());
+        for uses_mutual_tls in [false, true] {
+            let read = |document: &Map<String, Value>| Metadata::new(document, &issuer, uses_mutual_tls);
+            if let Ok(metadata) = read(&document) {
+                assert_eq!(document["issuer"], issuer.as_str());
+                check(&metadata, &issuer);
+            }
+            // Another issuer's document is refused, and this one's would be read alike.
+            document.insert("issuer".to_owned(), issuer.as_str().into());
+            if let Ok(metadata) = read(&document) {
+                check(&metadata, &issuer);
+                document.insert("issuer".to_owned(), Value::from(format!("{issuer}/")));
+                assert!(read(&document).is_err());
+            }
         }
     }
 }

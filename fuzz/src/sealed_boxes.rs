@@ -10,8 +10,13 @@ use cloakroom::session::cookie::Ticket;
 /// The same each time, so that a finding can be repeated. No two boxes here lie under one key and context.
 const RANDOM: Random = Random::from_source(|bytes| bytes.fill(7));
 
-const PURPOSES: [Purpose; 4] =
-    [Purpose::SessionCookie, Purpose::LoginCookie, Purpose::SessionRecord, Purpose::Errand];
+const PURPOSES: [Purpose; 5] = [
+    Purpose::SessionCookie,
+    Purpose::LoginCookie,
+    Purpose::DeviceCookie,
+    Purpose::SessionRecord,
+    Purpose::Errand,
+];
 
 /// Version, key id, nonce and tag.
 const OVERHEAD: usize = 1 + 8 + 24 + 16;

@@ -17,13 +17,19 @@ pub fn run(data: &[u8]) {
     let Some(body) = json::object(data) else { return };
     check_same_json(data, &body);
     let scopes = ["openid".to_owned()];
-    let Ok(answer) = TokenAnswer::new(body.clone()) else { return };
-    let tokens = answer.into_tokens(NOW, &scopes);
+    let bound = TokenAnswer::new(body.clone(), true).map(|answer| answer.into_tokens(NOW, &scopes, None));
+    let bearer = TokenAnswer::new(body.clone(), false).map(|answer| answer.into_tokens(NOW, &scopes, None));
+    let (tokens, kind) = match (bearer, bound) {
+        (Ok(tokens), Err(_)) => (tokens, "bearer"),
+        (Err(_), Ok(tokens)) => (tokens, "dpop"),
+        (Err(_), Err(_)) => return,
+        (Ok(_), Ok(_)) => panic!("one answer is of both kinds"),
+    };
 
     assert_eq!(body["access_token"], tokens.access_token.expose());
     let credentials = format!("Bearer {}", tokens.access_token.expose());
     assert!(HeaderValue::from_str(&credentials).is_ok() && !credentials[7..].contains(' '));
-    assert!(body["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")));
+    assert!(body["token_type"].as_str().is_some_and(|written| written.eq_ignore_ascii_case(kind)));
     let life = tokens.expires_at.since(tokens.issued_at);
     assert_eq!(tokens.issued_at, NOW);
     assert!((Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600)).contains(&life), "{life:?}");

@@ -10,8 +10,8 @@ use tokio::net::{TcpStream, UnixStream};
 use url::Url;
 
 use crate::clock::SystemClock;
-use crate::config::{Address, App, Config, RedisServers, Store, Target, Upstream};
-use crate::oidc::Client;
+use crate::config::{Address, Config, Oidc, RedisServers, SharedSignals, Store, Target, Upstream};
+use crate::oidc::{Client, Transmitter};
 use crate::random::Random;
 use crate::session::store::Store as _;
 use crate::session::store::file::FileStore;
@@ -53,8 +53,13 @@ pub(super) async fn try_all(config: &Config) -> Vec<Finding> {
     let mut findings = vec![try_store(&config.store).await];
     let mut tried = HashSet::new();
     for app in &config.apps {
-        if tried.insert(app.oidc.issuer.as_str()) {
-            findings.push(try_issuer(app).await);
+        for oidc in &app.oidc {
+            if tried.insert(oidc.issuer.as_str()) {
+                findings.push(try_issuer(oidc).await);
+            }
+        }
+        if let Some(signals) = &app.shared_signals {
+            findings.push(try_transmitter(signals).await);
         }
         for route in &app.routes {
             if let Target::Upstream(upstream) = &route.target
@@ -103,15 +108,24 @@ fn named(servers: &RedisServers) -> String {
     }
 }
 
-async fn try_issuer(app: &App) -> Finding {
-    let client = Client::new(&app.oidc, String::new(), String::new(), Arc::new(SystemClock), Random::SYSTEM);
+async fn try_issuer(oidc: &Oidc) -> Finding {
+    let client = Client::new(oidc, String::new(), String::new(), Arc::new(SystemClock), Random::SYSTEM);
     let outcome = match client {
-        Ok(client) => in_time(client.discover()).await,
+        Ok(client) => in_time(client.check_offer()).await,
         Err(error) => Err(chain(&error)),
     };
-    let remedy =
-        "see that its /.well-known/openid-configuration can be fetched from here, and names this very issuer";
-    Finding::new(format!("issuer: {}", app.oidc.issuer), outcome, remedy)
+    let remedy = "see that its /.well-known/openid-configuration can be fetched from here, names this very issuer, and \
+         offers what `oidc` asks for";
+    Finding::new(format!("issuer: {}", oidc.issuer), outcome, remedy)
+}
+
+async fn try_transmitter(signals: &SharedSignals) -> Finding {
+    let outcome = match Transmitter::new(signals, Arc::new(SystemClock)) {
+        Ok(transmitter) => in_time(transmitter.discover()).await,
+        Err(error) => Err(chain(&error)),
+    };
+    let remedy = "see that its /.well-known/ssf-configuration can be fetched from here, and names this very transmitter";
+    Finding::new(format!("transmitter: {}", signals.transmitter), outcome, remedy)
 }
 
 /// Each of its addresses.

@@ -42,6 +42,9 @@ pub(super) trait Record: Sized {
     /// Keys of a later version: said to be so, rather than unknown.
     const LATER: &[&str] = &[];
 
+    /// Keys that there will never be, though some look for them, and what is said of each.
+    const NEVER: &[Never] = &[];
+
     /// Reads each key, come what may, so that each fault is found.
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported>;
 }
@@ -87,6 +90,9 @@ struct Description {
     required: Vec<Value>,
     choice: Vec<Value>,
 }
+
+/// A key that there will never be, and what is said of it by what stands there.
+pub(super) type Never = (&'static str, fn(&Node) -> InvalidValue);
 
 type Decoder<U> = dyn Fn(&Node, &mut Reading<'_>) -> Result<U, Reported>;
 
@@ -221,10 +227,12 @@ impl Keys<'_, '_> {
         }
     }
 
-    fn report_unknown(&mut self, later: &[&str]) {
-        for (key, _) in self.entries {
+    fn report_unknown<T: Record>(&mut self) {
+        for (key, node) in self.entries {
             let name = key.text.as_str();
-            if !self.known.contains(&name) && !later.contains(&name) {
+            if let Some((_, why)) = T::NEVER.iter().find(|(never, _)| *never == name) {
+                self.reading.refuse(key, why(node));
+            } else if !self.known.contains(&name) && !T::LATER.contains(&name) {
                 report_unknown(key, &self.known, self.reading);
             }
         }
@@ -240,7 +248,7 @@ impl<T: Record> Decode for T {
         let mut keys = Keys { entries, position, reading, known: Vec::new(), later: None, description: None };
         keys.report_later(T::LATER);
         let record = T::read(&mut keys);
-        keys.report_unknown(T::LATER);
+        keys.report_unknown::<T>();
         record
     }
 

@@ -16,7 +16,11 @@ use crate::config::secret_ref::SecretRef;
 use crate::config::web::RedisUrl;
 
 pub(super) mod app;
+pub(super) mod client_auth;
+pub(super) mod issuers;
 pub(super) mod route;
+pub(super) mod signals;
+pub(super) mod token;
 
 use app::App;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 use ipnet::IpNet;
+use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use url::Host;
 
@@ -13,7 +14,10 @@ use crate::config::decode::{Decode, Form, Written, scalar, word};
 use crate::config::diagnostic::InvalidValue;
 use crate::config::document::Node;
 use crate::config::reading::{Reading, Reported};
-use crate::config::{Address, Auth, Csrf, LogFormat, Protocol, RateLimitKey, SameSite, Token, schema};
+use crate::config::{
+    Address, AssertionAudience, Auth, Csrf, LogFormat, Protocol, PushedAuthorizationRequests, RateLimitKey,
+    ResponseMode, SameSite, SigningAlgorithm, schema,
+};
 
 /// A text that is not empty.
 #[derive(Clone, Debug)]
@@ -54,9 +58,17 @@ pub(super) struct Level(pub(super) &'static str);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Network(pub(super) IpNet);
 
+/// An asymmetric algorithm of signatures (RFC 7518 §3.1, RFC 8037 §3.1).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IdTokenAlgorithm(pub(super) Algorithm);
+
 /// A scope (RFC 6749 §3.3).
 #[derive(Clone, Debug)]
 pub(super) struct Scope(pub(super) String);
+
+/// What one of several issuers is called.
+#[derive(Clone, Debug)]
+pub(super) struct IssuerName(pub(super) String);
 
 /// A cookie's name.
 #[derive(Clone, Debug)]
@@ -198,6 +210,24 @@ impl Decode for Scope {
     }
 }
 
+impl Decode for IssuerName {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a name such as `staff`", reading, |written| {
+            let name = text(written)?;
+            let is_of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            if name.len() <= 32 && name.bytes().all(is_of_name) {
+                return Ok(Self(name));
+            }
+            let remedy = "small letters, digits and `-`, 32 at most, such as `staff`";
+            Err(InvalidValue::new("not a name that can stand in a path", remedy))
+        })
+    }
+
+    fn schema() -> Value {
+        schema::pattern("[a-z0-9-]{1,32}")
+    }
+}
+
 impl Decode for CookieName {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
         scalar(node, "a cookie's name", reading, |written| cookie_name(&written.text).map(Self))
@@ -225,10 +255,28 @@ macro_rules! words {
 
 words!(SameSite { "strict" => Self::Strict, "lax" => Self::Lax } later []);
 words!(Auth { "required" => Self::Required, "optional" => Self::Optional, "none" => Self::None } later []);
-words!(Token { "access_token" => Self::AccessToken, "none" => Self::None } later ["client_credentials"]);
 words!(Csrf { "header" => Self::Header, "same_origin" => Self::SameOrigin, "off" => Self::Off } later []);
 words!(Protocol { "auto" => Self::Auto, "http1" => Self::Http1, "http2" => Self::Http2 } later []);
+words!(SigningAlgorithm {
+    "RS256" => Self::Rs256,
+    "PS256" => Self::Ps256,
+    "ES256" => Self::Es256,
+    "EdDSA" => Self::EdDsa
+} later []);
+words!(AssertionAudience { "issuer" => Self::Issuer, "endpoint" => Self::Endpoint } later []);
 words!(RateLimitKey { "session" => Self::Session, "client" => Self::Client } later []);
+words!(PushedAuthorizationRequests {
+    "auto" => Self::Auto,
+    "required" => Self::Required,
+    "off" => Self::Off
+} later []);
+words!(ResponseMode {
+    "query" => Self::Query,
+    "form_post" => Self::FormPost,
+    "jwt" => Self::Jwt,
+    "query.jwt" => Self::QueryJwt,
+    "form_post.jwt" => Self::FormPostJwt
+} later []);
 words!(LogFormat { "json" => Self::Json, "text" => Self::Text } later []);
 words!(Level {
     "error" => Self("error"),
@@ -236,6 +284,18 @@ words!(Level {
     "info" => Self("info"),
     "debug" => Self("debug"),
     "trace" => Self("trace")
+} later []);
+
+words!(IdTokenAlgorithm {
+    "RS256" => Self(Algorithm::RS256),
+    "RS384" => Self(Algorithm::RS384),
+    "RS512" => Self(Algorithm::RS512),
+    "PS256" => Self(Algorithm::PS256),
+    "PS384" => Self(Algorithm::PS384),
+    "PS512" => Self(Algorithm::PS512),
+    "ES256" => Self(Algorithm::ES256),
+    "ES384" => Self(Algorithm::ES384),
+    "EdDSA" => Self(Algorithm::EdDSA)
 } later []);
 
 pub(super) fn text(written: &Written) -> Result<String, InvalidValue> {

@@ -133,7 +133,9 @@ mod tests {
         for path in written.keys() {
             assert!(described.contains_key(path), "{path} is not in the schema");
         }
-        for path in described.keys().filter(|path| !written.contains_key(*path)) {
+        // Each issuer of a list has the keys that the only one has, which are there.
+        let is_written = |path: &str| written.contains_key(&path.replace("/oidc/*/", "/oidc/"));
+        for path in described.keys().filter(|path| !is_written(path)) {
             // Where only one of two can stand, the other stands beside it in a comment.
             let key = format!("{}:", path.rsplit('/').next().unwrap_or_default());
             let in_comment = |line: &str| {
@@ -209,7 +211,8 @@ mod tests {
     #[test]
     fn the_schema_refuses_unknown_keys_in_every_map() {
         fn pointers(value: &Value, path: &str, found: &mut Vec<String>) {
-            if value.is_object() && !path.ends_with("/authorization_parameters") {
+            let has_any_key = ["_parameters", "/required_claims"];
+            if value.is_object() && !has_any_key.iter().any(|key| path.ends_with(key)) {
                 found.push(path.to_owned());
             }
             for (key, value) in value.as_object().into_iter().flatten() {

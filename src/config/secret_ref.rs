@@ -16,6 +16,7 @@ use crate::config::decode::{At, Choice, Decode, Keys, Record, wrong_type};
 use crate::config::document::{Content, Kind, Node, REDACTED};
 use crate::config::reading::{Place, Reading, Reported, is_variable_name};
 use crate::config::scalar::Text;
+use crate::config::signing_key::{KeySource, SigningAlgorithm, SigningKey};
 use crate::secret::Secret;
 
 const WANTED: &str = "`{file: PATH}` or `{env: NAME}`";
@@ -81,6 +82,27 @@ impl SecretRef {
         };
         Err(reading.fault(&place, problem, "a key that `cloakroom keygen` made"))
     }
+
+    /// Reads a private key that signs JWTs, and keeps where it is.
+    pub(super) fn read_signing_key(
+        self,
+        kid: Option<String>,
+        algorithm: Option<SigningAlgorithm>,
+        reading: &mut Reading<'_>,
+    ) -> Result<SigningKey, Reported> {
+        let (source, place) = match self.0 {
+            Source::File(At { value: Text(path), place, .. }) => (KeySource::File(path.into()), place),
+            Source::Environment(_) => {
+                let (text, place) = self.read(reading)?;
+                (KeySource::Value(text), place)
+            }
+        };
+        let key = SigningKey::new(source, kid, algorithm);
+        match key.load() {
+            Ok(_) => Ok(key),
+            Err(error) => Err(reading.fault(&place, error.to_string(), error.remedy())),
+        }
+    }
 }
 
 impl Decode for SecretRef {
@@ -141,7 +163,7 @@ impl Decode for VariableName {
 
 /// What a secret file holds. Symbolic links are followed, for that is how Kubernetes mounts secrets; the
 /// mode is that of the file that is read.
-fn file(path: &Path) -> Result<Zeroizing<String>, String> {
+pub(super) fn file(path: &Path) -> Result<Zeroizing<String>, String> {
     let unreadable = |error: io::Error| format!("this secret file cannot be read ({error})");
     // Before it is opened: to open a named pipe would wait for its writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {

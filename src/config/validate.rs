@@ -17,8 +17,12 @@ use crate::config::{
 };
 
 mod app;
+mod client_auth;
+mod issuers;
 mod redis;
 mod route;
+mod signals;
+mod token;
 mod upstream;
 
 /// The time limits that all apps share.

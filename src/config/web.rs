@@ -14,6 +14,10 @@ use crate::config::document::{Content, Node, REDACTED};
 use crate::config::reading::{Reading, Reported};
 use crate::config::{Issuer, Origin, schema};
 
+/// A transmitter of security events.
+#[derive(Clone, Debug)]
+pub(super) struct Transmitter(pub(super) Issuer);
+
 /// `http` or `https`, with an optional path.
 #[derive(Clone, Debug)]
 pub(super) struct UpstreamUrl(pub(super) Url);
@@ -29,6 +33,27 @@ pub(super) struct Path(pub(super) String);
 /// A path below the root.
 #[derive(Clone, Debug)]
 pub(super) struct Prefix(pub(super) String);
+
+/// An absolute URI without a fragment (RFC 8707 §2), as it is written.
+#[derive(Clone, Debug)]
+pub(super) struct ResourceUri(pub(super) String);
+
+impl Decode for ResourceUri {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a URI such as `https://orders.example.com`", reading, |written| {
+            let is_resource = |url: &Url| is_clean(&written.text) && url.fragment().is_none();
+            let remedy = "an absolute URI without a fragment, such as `https://orders.example.com`";
+            match Url::parse(&written.text).ok().filter(is_resource) {
+                Some(_) => Ok(Self(written.text.clone())),
+                None => Err(InvalidValue::new("not a resource (RFC 8707 §2)", remedy)),
+            }
+        })
+    }
+
+    fn schema() -> Value {
+        schema::pattern("[A-Za-z][A-Za-z0-9+.-]*:[^#]+")
+    }
+}
 
 impl Decode for Origin {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
@@ -55,6 +80,22 @@ impl Decode for Issuer {
 
     fn schema() -> Value {
         schema::pattern("https?://.+")
+    }
+
+    fn shown(node: &Node) -> String {
+        shown_url(node)
+    }
+}
+
+impl Decode for Transmitter {
+    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
+        scalar(node, "a transmitter such as `https://id.example.com`", reading, |written| {
+            Issuer::parse_transmitter(&written.text).map(Self)
+        })
+    }
+
+    fn schema() -> Value {
+        Issuer::schema()
     }
 
     fn shown(node: &Node) -> String {
@@ -134,6 +175,21 @@ impl Origin {
 impl Issuer {
     /// Reads an issuer: `https` unless loopback, and a URL that can be called as it is written.
     pub fn parse(text: &str) -> Result<Self, InvalidValue> {
+        // Discovery §4.1: a slash at the issuer's end goes before the suffix is put there.
+        let address = format!("{}/.well-known/openid-configuration", text.trim_end_matches('/'));
+        Self::at(text, |_| address)
+    }
+
+    /// Reads a transmitter of security events, to which the same applies. Its metadata are elsewhere: the
+    /// well-known part goes between host and path (Shared Signals Framework §7.2.1).
+    pub fn parse_transmitter(text: &str) -> Result<Self, InvalidValue> {
+        Self::at(text, |url| {
+            let (origin, path) = (url.origin().ascii_serialization(), url.path().trim_end_matches('/'));
+            format!("{origin}/.well-known/ssf-configuration{path}")
+        })
+    }
+
+    fn at(text: &str, address: impl FnOnce(&Url) -> String) -> Result<Self, InvalidValue> {
         let url = http_url(text)?;
         refuse_plain_http(&url)?;
         if !text.starts_with(url.scheme()) {
@@ -142,11 +198,9 @@ impl Issuer {
                 "`https://` in small letters, and the rest",
             ));
         }
-        // Discovery §4.1: a slash at the issuer's end goes before the suffix is put there.
-        let address = format!("{}/.well-known/openid-configuration", text.trim_end_matches('/'));
         let invalid =
             |_| InvalidValue::new("a URL that cannot be called", "a URL such as `https://id.example.com`");
-        Ok(Self { text: text.to_owned(), metadata_address: address.parse().map_err(invalid)? })
+        Ok(Self { text: text.to_owned(), metadata_address: address(&url).parse().map_err(invalid)? })
     }
 }
 

@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt, Collected};
+use http::{Response, StatusCode};
 use serde_json::json;
 
+use super::form::is_form;
 use super::{Endpoints, ISSUER_WAIT, issuer_too_slow};
 use crate::body::Body;
 use crate::error::Refusal;
-use crate::oidc::{LoggedOut, LogoutToken, LogoutTokenError};
+use crate::oidc::{JwtFault, LoggedOut, LogoutToken, LogoutTokenError};
 use crate::respond;
 use crate::secret::Secret;
 use crate::session::{Cause, Whose};
@@ -38,17 +38,13 @@ impl Endpoints {
         if !is_form(head) {
             return Ok(invalid(&Invalid::Form));
         }
-        // All of it has its time: a byte now and then would keep its place for ever.
-        let form = tokio::time::timeout(self.form_timeout, body.collect()).await.map_err(|error| {
-            Refusal::bad_request("The form takes too long to come in.")
-                .with_header(header::CONNECTION, HeaderValue::from_static("close"))
-                .because(error)
-        })?;
-        let form = form.map(Collected::to_bytes).map_err(|error| {
-            Refusal::bad_request("The form broke off, or is larger than any honest one.").because(error)
-        })?;
+        let form = self.collect(body).await?;
         let Some(token) = logout_token(&form) else { return Ok(invalid(&Invalid::Form)) };
-        let read = tokio::time::timeout(ISSUER_WAIT, self.client.read_logout_token(&token));
+        let Some(client) = self.clients.for_token(&token) else {
+            tracing::warn!(event = "backchannel.refused", error = %JwtFault::Issuer);
+            return Ok(invalid(&Invalid::Token));
+        };
+        let read = tokio::time::timeout(ISSUER_WAIT, client.read_logout_token(&token));
         let LogoutToken { id, whose } = match read.await.map_err(|_| issuer_too_slow())? {
             Ok(read) => read,
             Err(LogoutTokenError::Unavailable(unavailable)) => return Err(unavailable.into()),
@@ -58,17 +54,18 @@ impl Endpoints {
             }
         };
         let whose = Whose::from(whose);
-        let (issuer, client_id) = (self.client.issuer(), self.client.id());
+        let (issuer, client_id) = (client.issuer(), client.id());
+        let roster = self.roster.of_client(client);
         match self.sessions.is_claimed_for_client(issuer, client_id, &id).await {
             Ok(false) => {}
             Ok(true) => return Ok(replayed()),
             // The issuer may not ask again.
             Err(unavailable) => {
-                self.roster.end_once_possible(whose, Cause::Backchannel);
+                roster.end_once_possible(whose, Cause::Backchannel);
                 return Err(unavailable.into());
             }
         }
-        self.roster.end(whose, Cause::Backchannel).await?;
+        roster.end(whose, Cause::Backchannel).await?;
         // Last, for a token that came to nothing, with this gateway or its store, must be good for another try.
         match self.sessions.claim_once_for_client(issuer, client_id, &id, REMEMBERED).await {
             Ok(true) => {}
@@ -87,13 +84,6 @@ impl From<LoggedOut> for Whose {
             LoggedOut::Both { subject, sid } => Self::SubjectAndSid { subject, sid },
         }
     }
-}
-
-fn is_form(head: &Parts) -> bool {
-    let mut types = head.headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(only), None) = (types.next(), types.next()) else { return false };
-    let media_type = only.to_str().ok().and_then(|value| value.split(';').next()).unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 /// The one `logout_token` of a form. Parameters that are not known are ignored (§2.5).

@@ -1,123 +1,190 @@
-//! `GET callback`: the issuer's answer is checked, the code redeemed, and a new session begun
-//! (RFC 6749 §4.1.2, RFC 9207, OpenID Connect Core §3.1.2.5).
+//! `GET callback`, or `POST` where the issuer has the browser post: its answer is checked, the code redeemed, and a new
+//! session begun (RFC 6749 §4.1.2, OpenID Connect Core §3.1.2.5).
 
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Response, header};
 use tokio::sync::oneshot;
 
 use super::login_cookie::{LIFETIME, Login};
-use super::{Endpoints, ISSUER_WAIT, Parameters, issuer_too_slow, return_to};
+use super::silent::{self, Silent};
+use super::{Endpoints, ISSUER_WAIT, issuer_too_slow, return_to};
 use crate::body::Body;
 use crate::error::{Code, Refusal};
-use crate::oidc::{Client, Expected, ResponseIssuerError};
+use crate::oidc::{AuthorizationResponse, Client, ResponseError, ResponseIssuerError};
 use crate::respond;
 use crate::revocation::Revocations;
 use crate::secret::Secret;
 use crate::session::cookie::Ticket;
 use crate::session::{Cause, Session, Sessions};
-use crate::tokens::Identity;
+use crate::tokens::{Identity, Tokens};
+
+/// What our own page sends along with a response that comes for the second time.
+const AGAIN: &str = "again";
+
+/// What a login came to, and the cookies that follow.
+enum Conclusion {
+    LoggedIn(Vec<HeaderValue>),
+    /// A silent login, and the issuer would have to ask somebody something.
+    NotLoggedIn(Vec<HeaderValue>),
+    /// It came to its end before.
+    Stale,
+}
 
 /// A session that has just begun.
-struct Begun {
+pub(super) struct Begun {
     ticket: Ticket,
-    cookie: Secret,
+    pub(super) cookie: Secret,
     identity: Identity,
 }
 
 impl Endpoints {
-    pub(super) async fn callback(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
-        let parameters = Parameters::of(head)?;
-        let Some(state) = parameters.get("state").filter(|state| !state.is_empty()) else {
+    pub(super) async fn callback(&self, head: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
+        let parameters = self.parameters(head, body).await?;
+        let Some(client) = self.client_at(head.uri.path()) else {
             return self.stale(&head.headers).await;
         };
+        let came_again = parameters.get(AGAIN).is_some();
+        let response = AuthorizationResponse::new(parameters.0, head.method == Method::POST);
+        let Some(state) = response.state() else { return self.stale(&head.headers).await };
         let Some(login) = self.login_cookies.take(&head.headers, state, self.clock.now()) else {
-            return self.stale_with_state(&head.headers).await;
+            if !came_again && may_lack_cookies(head) {
+                return Ok(again(head, &response));
+            }
+            return self.stale_with_state(head).await;
         };
+        let conclusion = match (self.conclude(&head.headers, client, &login, &response).await, login.silent) {
+            (Ok(conclusion), _) => conclusion,
+            (Err(refusal), Some(Silent::Frame)) => return Ok(silent::tell(refusal)),
+            (Err(refusal), Some(Silent::Page) | None) => return Err(refusal),
+        };
+        let (is_logged_in, cookies) = match conclusion {
+            Conclusion::LoggedIn(cookies) => (true, cookies),
+            Conclusion::NotLoggedIn(cookies) => (false, cookies),
+            Conclusion::Stale => return self.stale_with_state(head).await,
+        };
+        let mut answer = match login.silent {
+            Some(Silent::Frame) => silent::told(is_logged_in),
+            Some(Silent::Page) | None => respond::landing(&login.return_to, is_logged_in),
+        };
+        for cookie in cookies {
+            answer.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        Ok(answer)
+    }
+
+    async fn conclude(
+        &self,
+        headers: &HeaderMap,
+        client: &Arc<Client>,
+        login: &Login,
+        response: &AuthorizationResponse,
+    ) -> Result<Conclusion, Refusal> {
+        let state = login.state.expose();
         let ended = self.login_cookies.end(state);
         let refuse = |refusal| {
-            self.offer_login(refusal, Some(&login.return_to)).with_header(header::SET_COOKIE, ended.clone())
+            let refusal = self.offer_login(self.count_failure(refusal), Some(&login.return_to));
+            refusal.with_header(header::SET_COOKIE, ended.clone())
         };
-        let code = self.code(&parameters).await.map_err(|refusal| refuse(self.count_failure(refusal)))?;
+        let accepted = tokio::time::timeout(ISSUER_WAIT, self.accept(client, login, response)).await;
+        let code = match accepted.map_err(|_| refuse(issuer_too_slow()))? {
+            Ok(code) => code,
+            Err(error) if login.silent.is_some() && error.wants_the_user() => {
+                tracing::info!(event = "login.nobody_there", cause = %error);
+                self.count("not_logged_in");
+                return Ok(Conclusion::NotLoggedIn(vec![ended]));
+            }
+            Err(error) => return Err(refuse(error.into())),
+        };
         // The state is used up before the code is, so that a second callback cannot redeem anything (R3);
         // and where the store is away, the code is not spent in vain.
         let claimed = self.sessions.claim_once(state, LIFETIME).await;
         if !claimed.map_err(|unavailable| self.count_failure(unavailable.into()))? {
-            return self.stale_with_state(&head.headers).await;
+            return Ok(Conclusion::Stale);
         }
-        let begun = self.begin_session(code, &login).await;
-        let begun = begun.map_err(|refusal| refuse(self.count_failure(refusal)))?;
-        tracing::info!(event = "login.succeeded");
-        self.sessions.common().metrics().count_login(self.sessions.app(), "succeeded");
-        self.end_previous(&head.headers, &login, &begun.identity).await;
+        let (client, expected) = (Arc::clone(client), login.expected.clone());
+        let redemption = async move { client.redeem(&code, &expected).await.map_err(Refusal::from) };
+        let begun = self.begin_session(redemption).await.map_err(refuse)?;
+        self.succeed(headers, login.previous.as_ref(), &begun).await;
 
-        let mut response = respond::landing(&login.return_to);
-        response.headers_mut().append(header::SET_COOKIE, self.sessions.set_cookie(begun.cookie.expose()));
-        response.headers_mut().append(header::SET_COOKIE, ended.clone());
-        let others = self.login_cookies.tell_others(&head.headers, state, &begun.cookie, self.clock.now());
-        for cookie in others {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
-        }
-        Ok(response)
+        let mut cookies = vec![self.sessions.set_cookie(begun.cookie.expose()), ended];
+        cookies.extend(self.login_cookies.tell_others(headers, state, &begun.cookie, self.clock.now()));
+        Ok(Conclusion::LoggedIn(cookies))
     }
 
-    fn count_failure(&self, refusal: Refusal) -> Refusal {
-        let result = if refusal.code.status().is_server_error() { "unavailable" } else { "failed" };
-        self.sessions.common().metrics().count_login(self.sessions.app(), result);
+    /// The code in the issuer's answer, if that is no refusal, and is the answer of the issuer that the browser was
+    /// sent to: by the callback it came to and by its `iss` (RFC 9207 §2.4, RFC 9700 §4.4.2).
+    async fn accept(
+        &self,
+        client: &Client,
+        login: &Login,
+        response: &AuthorizationResponse,
+    ) -> Result<Secret, ResponseError> {
+        let is_asked = match &login.issuer {
+            Some(issuer) => issuer == client.issuer(),
+            None => self.clients.only().is_some(),
+        };
+        if is_asked { client.accept(response).await } else { Err(ResponseIssuerError::Mismatch.into()) }
+    }
+
+    pub(super) fn count_failure(&self, refusal: Refusal) -> Refusal {
+        self.count(if refusal.code.status().is_server_error() { "unavailable" } else { "failed" });
         refusal
     }
 
-    /// The code in the issuer's answer, if that is the issuer's and no refusal (RFC 9207 §2.4).
-    async fn code(&self, parameters: &Parameters) -> Result<Secret, Refusal> {
-        let issuer = self.client.check_response_issuer(parameters.get("iss"));
-        tokio::time::timeout(ISSUER_WAIT, issuer).await.map_err(|_| issuer_too_slow())?.map_err(|error| {
-            match error {
-                ResponseIssuerError::Unavailable(unavailable) => unavailable.into(),
-                ResponseIssuerError::Mismatch | ResponseIssuerError::Missing => {
-                    Refusal::new(Code::LoginFailed, "The answer did not come from this app's issuer.")
-                        .because(error)
-                }
-            }
-        })?;
-        match (parameters.get("code"), parameters.get("error")) {
-            (Some(code), None) if !code.is_empty() => Ok(Secret::new(code)),
-            (None, Some(error)) => Err(issuer_said_no(error)),
-            (_, _) => {
-                Err(Refusal::new(Code::LoginFailed, "The issuer's answer is neither a code nor an error."))
-            }
-        }
+    fn count(&self, result: &'static str) {
+        self.sessions.common().metrics().count_login(self.sessions.app(), result);
     }
 
-    /// Redeems the code and begins the session, in a task of its own: a browser that goes away, or is told
-    /// that it takes too long, must leave no tokens behind that nobody can revoke.
-    async fn begin_session(&self, code: Secret, login: &Login) -> Result<Begun, Refusal> {
-        let (client, sessions) = (Arc::clone(&self.client), Arc::clone(&self.sessions));
-        let revocations = self.revocations.clone();
-        let expected = login.expected.clone();
+    /// Redeems what a login brought and begins the session, in a task of its own: a browser that goes away, or is
+    /// told that it takes too long, must leave no tokens behind that nobody can revoke.
+    pub(super) async fn begin_session<E: From<Refusal> + Send + 'static>(
+        &self,
+        redemption: impl Future<Output = Result<(Tokens, Identity), E>> + Send + 'static,
+    ) -> Result<Begun, E> {
+        let (sessions, revocations) = (Arc::clone(&self.sessions), self.revocations.clone());
         let (deliver, delivered) = oneshot::channel();
         self.tasks.spawn(async move {
-            let begun = redeem(&client, &sessions, &revocations, &code, &expected).await;
+            let begun = match redemption.await {
+                Ok((tokens, identity)) => {
+                    begin(&sessions, &revocations, tokens, identity).await.map_err(E::from)
+                }
+                Err(error) => Err(error),
+            };
             if let Err(Ok(unwanted)) = deliver.send(begun) {
                 tracing::info!(event = "login.abandoned");
                 if let Ok(Some(session)) = sessions.end(&unwanted.ticket).await {
                     sessions.note_end(Cause::Abandoned);
-                    revocations.revoke(&session.tokens).await;
+                    revocations.revoke(&session.identity.issuer, &session.tokens).await;
                 }
             }
         });
         match tokio::time::timeout(ISSUER_WAIT, delivered).await {
             Ok(Ok(begun)) => begun,
-            Ok(Err(_)) => Err(Refusal::new(Code::Internal, "The login broke off.")),
-            Err(_) => Err(issuer_too_slow()),
+            Ok(Err(_)) => Err(Refusal::new(Code::Internal, "The login broke off.").into()),
+            Err(_) => Err(issuer_too_slow().into()),
+        }
+    }
+
+    /// A new session has begun. It ends those that this login replaces (R23): the one the browser had when it began,
+    /// and the one it has now.
+    pub(super) async fn succeed(&self, headers: &HeaderMap, previous: Option<&Secret>, begun: &Begun) {
+        tracing::info!(event = "login.succeeded");
+        self.count("succeeded");
+        let began_with = previous.and_then(|value| self.sessions.open_cookie(value.expose()));
+        let has_now = self.ticket(headers).ok().flatten();
+        for ticket in began_with.into_iter().chain(has_now) {
+            self.replace(ticket, &begun.identity).await;
         }
     }
 
     /// A stale callback straight from the issuer's site comes without the `SameSite=Strict` cookie, so
     /// that nobody can tell whether there is a session. The page that offers login asks once more, from here.
-    async fn stale_with_state(&self, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
+    async fn stale_with_state(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
+        let headers = &head.headers;
         let from_elsewhere = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-        let again = HeaderValue::try_from(format!("0;url={}/callback", self.base_path));
+        let again = HeaderValue::try_from(format!("0;url={}", head.uri.path()));
         match (self.stale(headers).await, again) {
             (Err(refusal), Ok(again)) if from_elsewhere && self.ticket(headers)?.is_none() => {
                 Err(refusal.with_header(header::REFRESH, again))
@@ -139,23 +206,14 @@ impl Endpoints {
         ))
     }
 
-    /// Ends the sessions that this login replaces (R23): the one the browser had when it began, and the
-    /// one it has now.
-    async fn end_previous(&self, headers: &HeaderMap, login: &Login, identity: &Identity) {
-        let began_with = login.previous.as_ref().and_then(|value| self.sessions.open_cookie(value.expose()));
-        let has_now = self.ticket(headers).ok().flatten();
-        for ticket in began_with.into_iter().chain(has_now) {
-            self.replace(ticket, identity).await;
-        }
-    }
-
     async fn replace(&self, ticket: Ticket, identity: &Identity) {
         match self.sessions.end(&ticket).await {
             Ok(Some(session)) => {
                 self.sessions.note_end(Cause::Replaced);
                 if !may_share_grant(&session, identity) {
                     let revocations = self.revocations.clone();
-                    self.tasks.spawn(async move { revocations.revoke(&session.tokens).await });
+                    let issuer = session.identity.issuer;
+                    self.tasks.spawn(async move { revocations.revoke(&issuer, &session.tokens).await });
                 }
             }
             Ok(None) => {}
@@ -170,18 +228,16 @@ impl Endpoints {
     }
 }
 
-async fn redeem(
-    client: &Client,
+async fn begin(
     sessions: &Arc<Sessions>,
     revocations: &Revocations,
-    code: &Secret,
-    expected: &Expected,
+    tokens: Tokens,
+    identity: Identity,
 ) -> Result<Begun, Refusal> {
-    let (tokens, identity) = client.redeem(code, expected).await?;
     match sessions.create(tokens.clone(), identity.clone()).await {
         Ok((ticket, cookie)) => Ok(Begun { ticket, cookie: Secret::new(cookie), identity }),
         Err(unavailable) => {
-            revocations.revoke(&tokens).await;
+            revocations.revoke(&identity.issuer, &tokens).await;
             Err(unavailable.into())
         }
     }
@@ -190,22 +246,22 @@ async fn redeem(
 /// Whether the issuer may keep the old and the new tokens under one grant. Revoking a refresh token
 /// revokes the grant (RFC 7009 §2.1), and the user would be logged out by logging in.
 fn may_share_grant(old: &Session, new: &Identity) -> bool {
-    old.identity.subject == new.subject
+    old.identity.issuer == new.issuer
+        && old.identity.subject == new.subject
         && match (&old.identity.sid, &new.sid) {
             (Some(old), Some(new)) => old == new,
             (_, None) | (None, _) => true,
         }
 }
 
-/// The issuer's own words never reach the page (R20); its registered codes choose ours.
-fn issuer_said_no(error: &str) -> Refusal {
-    let detail = match error {
-        "access_denied" => "The login was cancelled or refused.",
-        "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
-            "The issuer wants you to log in by hand."
-        }
-        "temporarily_unavailable" | "server_error" => "The issuer cannot log you in at the moment.",
-        _ => "The issuer refused this login.",
-    };
-    Refusal::new(Code::LoginFailed, detail)
+/// A page that has the response come again from here, once.
+fn again(head: &Parts, response: &AuthorizationResponse) -> Response<Body> {
+    respond::again(&head.method, head.uri.path(), response.fields().chain([(AGAIN, "1")]))
+}
+
+/// Whether the browser may have kept the login cookie back, though it has it: a `SameSite=Lax` one is not sent along with
+/// what another site posts, nor, by some browsers, with what another site leads to in a frame; and some browsers send no
+/// `SameSite=None` either.
+fn may_lack_cookies(head: &Parts) -> bool {
+    head.method == Method::POST || silent::is_in_frame(&head.headers)
 }

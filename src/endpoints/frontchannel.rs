@@ -20,12 +20,12 @@ impl Endpoints {
     /// The answer is the same whatever was ended: it tells nobody which sessions there are.
     pub(super) async fn frontchannel_logout(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
         if let Ok(parameters) = Parameters::of(head)
-            && parameters.get("iss") == Some(self.client.issuer())
+            && let Some(client) = parameters.get("iss").and_then(|issuer| self.clients.of(issuer))
             && let Some(sid) = parameters.get("sid")
             && (1..=LONGEST_SID).contains(&sid.len())
         {
-            self.roster.end(Whose::Sid(sid.to_owned()), Cause::Frontchannel).await?;
+            self.roster.of_client(client).end(Whose::Sid(sid.to_owned()), Cause::Frontchannel).await?;
         }
-        Ok(respond::logged_out(self.client.issuer()))
+        Ok(respond::logged_out(self.clients.iter().map(|client| client.issuer())))
     }
 }

@@ -1,24 +1,52 @@
-//! `GET login`: sends the browser to the issuer with PKCE, `state` and `nonce` (RFC 6749 §4.1.1,
-//! RFC 7636, OpenID Connect Core §3.1.2.1).
+//! `GET login`: sends the browser to the issuer, of several to the one that its user chooses, with PKCE, `state` and
+//! `nonce` (RFC 6749 §4.1.1, RFC 7636, OpenID Connect Core §3.1.2.1). Another party that begins a login may `POST` too (§4).
 
 use http::request::Parts;
-use http::{Response, header};
+use http::{Method, Response, header};
 
 use super::login_cookie::Login;
+use super::silent::{self, Silent};
 use super::{Endpoints, ISSUER_WAIT, Parameters, issuer_too_slow, return_to};
 use crate::body::Body;
 use crate::error::Refusal;
-use crate::oidc::AuthorizationRequest;
+use crate::oidc::{AuthorizationRequest, Client};
 use crate::respond;
 use crate::secret::Secret;
 
 /// Longer `acr_values` would make the login cookie larger than browsers keep.
-const LONGEST_ACR_VALUES: usize = 512;
+pub(super) const LONGEST_ACR_VALUES: usize = 512;
+
+/// What a login may be given, besides `iss`.
+const PARAMETERS: [&str; 7] =
+    ["return_to", "target_link_uri", "prompt", "login_hint", "acr_values", "max_age", "ui_locales"];
 
 impl Endpoints {
-    pub(super) async fn login(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
-        let parameters = Parameters::of(head)?;
-        let return_to = self.target(&parameters)?;
+    pub(super) async fn login(&self, head: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
+        let parameters = self.parameters(head, body).await?;
+        if head.method == Method::POST && parameters.get("iss").is_none() {
+            return Err(Refusal::bad_request("A login that begins by POST names its issuer as iss."));
+        }
+        let silent = Silent::of(head, &parameters);
+        match self.begin_login(head, &parameters, silent).await {
+            Err(refusal) if silent == Some(Silent::Frame) => Ok(silent::tell(refusal)),
+            begun => begun,
+        }
+    }
+
+    async fn begin_login(
+        &self,
+        head: &Parts,
+        parameters: &Parameters,
+        silent: Option<Silent>,
+    ) -> Result<Response<Body>, Refusal> {
+        let return_to = self.target(parameters)?;
+        let client = match self.chosen(parameters)? {
+            Some(client) => client,
+            None if silent.is_some() => {
+                return Err(Refusal::bad_request("A login that asks nobody names its issuer as iss."));
+            }
+            None => return Ok(self.offer_choice(parameters)),
+        };
         let max_age = parameters.get("max_age").map(parse_seconds).transpose()?;
         let acr_values = parameters.get("acr_values");
         if acr_values.is_some_and(|values| values.len() > LONGEST_ACR_VALUES) {
@@ -26,7 +54,8 @@ impl Endpoints {
         }
         let state = Secret::new(self.random.token::<32>());
         let login = Login {
-            expected: self.client.expect(max_age, acr_values),
+            issuer: Some(client.issuer().to_owned()),
+            expected: client.expect(max_age, acr_values),
             return_to,
             begun_at: self.clock.now(),
             previous: self.session_cookie(&head.headers).ok().flatten().and_then(|value| {
@@ -34,6 +63,8 @@ impl Endpoints {
                 self.sessions.open_cookie(&value).map(|_| Secret::new(value))
             }),
             state,
+            silent,
+            is_posted: client.is_answered_by_post(),
         };
         let request = AuthorizationRequest {
             state: login.state.expose(),
@@ -42,7 +73,7 @@ impl Endpoints {
             login_hint: parameters.get("login_hint"),
             ui_locales: parameters.get("ui_locales"),
         };
-        let location = tokio::time::timeout(ISSUER_WAIT, self.client.authorization_url(&request))
+        let location = tokio::time::timeout(ISSUER_WAIT, client.authorization_url(&request))
             .await
             .map_err(|_| issuer_too_slow())??;
 
@@ -53,12 +84,33 @@ impl Endpoints {
         Ok(response)
     }
 
+    /// The client of the issuer that this login names, or of the only one; `None` where there is a choice.
+    fn chosen(&self, parameters: &Parameters) -> Result<Option<&Client>, Refusal> {
+        match parameters.get("iss") {
+            Some(issuer) => match self.clients.of(issuer) {
+                Some(client) => Ok(Some(client)),
+                None => Err(Refusal::bad_request("This app does not log in at that issuer.")),
+            },
+            None => Ok(self.clients.only().map(|only| &**only)),
+        }
+    }
+
+    /// The page with a link to this same login at each issuer.
+    fn offer_choice(&self, parameters: &Parameters) -> Response<Body> {
+        let choices = self.clients.iter().map(|client| {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.append_pair("iss", client.issuer());
+            for name in PARAMETERS {
+                query.extend_pairs(parameters.get(name).map(|value| (name, value)));
+            }
+            (client.name().unwrap_or_default(), format!("{}?{}", self.login_url(), query.finish()))
+        });
+        respond::issuer_choice(choices)
+    }
+
     /// Where this login leads. An issuer or a portal that starts it names itself and an absolute URL
     /// (OpenID Connect Core §4); the app names a path.
     fn target(&self, parameters: &Parameters) -> Result<String, Refusal> {
-        if parameters.get("iss").is_some_and(|issuer| issuer != self.client.issuer()) {
-            return Err(Refusal::bad_request("This app does not log in at that issuer."));
-        }
         match (parameters.get("return_to"), parameters.get("target_link_uri")) {
             (Some(path), None) => return_to::parse(path, &self.origin, &self.base_path),
             (None, Some(url)) => return_to::parse_target_link(url, &self.origin, &self.base_path),

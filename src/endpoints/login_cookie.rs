@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::silent::Silent;
 use crate::clock::Timestamp;
 use crate::config;
+use crate::dpop::Key;
 use crate::oidc::Expected;
 use crate::random::Random;
 use crate::seal::{Context, KeyRing, Purpose};
@@ -43,6 +45,9 @@ pub(super) struct LoginCookies {
 pub(super) struct Login {
     /// Comes back from the issuer, and must be this (RFC 6749 §10.12).
     pub(super) state: Secret,
+    /// The issuer that the browser was sent to; alone it may answer (RFC 9700 §4.4). `None` in a cookie of a gateway
+    /// that knew only one for each app.
+    pub(super) issuer: Option<String>,
     /// What the ID token and the code must answer to.
     pub(super) expected: Expected,
     /// A path of the app.
@@ -51,12 +56,17 @@ pub(super) struct Login {
     /// The session cookie that the browser had when it began: at the callback, which comes from another
     /// site, a `SameSite=Strict` cookie is not sent.
     pub(super) previous: Option<Secret>,
+    /// Where the issuer is to ask nobody anything.
+    pub(super) silent: Option<Silent>,
+    /// Whether the issuer has the browser post its response, from its own site.
+    pub(super) is_posted: bool,
 }
 
 /// How a login is written into its cookie.
 #[derive(Serialize, Deserialize)]
 struct Contents<'a> {
     state: &'a str,
+    issuer: Option<String>,
     nonce: &'a str,
     verifier: &'a str,
     max_age: Option<u64>,
@@ -64,6 +74,11 @@ struct Contents<'a> {
     return_to: String,
     begun_at: u64,
     previous: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dpop_key: Option<&'a str>,
+    silent: Option<Silent>,
+    #[serde(default)]
+    is_posted: bool,
 }
 
 impl LoginCookies {
@@ -128,15 +143,19 @@ impl LoginCookies {
         let contents: Contents<'_> = serde_json::from_slice(&plaintext).ok()?;
         let login = Login {
             state: Secret::new(contents.state),
+            issuer: contents.issuer,
             expected: Expected {
                 nonce: Secret::new(contents.nonce),
                 verifier: Secret::new(contents.verifier),
                 max_age: contents.max_age,
                 acr_values: contents.acr_values,
+                dpop_key: contents.dpop_key.and_then(Key::read).map(Arc::new),
             },
             return_to: contents.return_to,
             begun_at: Timestamp::from_millis(contents.begun_at),
             previous: contents.previous.map(Secret::new),
+            silent: contents.silent,
+            is_posted: contents.is_posted,
         };
         (now.since(login.begun_at) < LIFETIME).then_some(login)
     }
@@ -145,6 +164,7 @@ impl LoginCookies {
         let name = self.name(login.state.expose());
         let contents = Contents {
             state: login.state.expose(),
+            issuer: login.issuer.clone(),
             nonce: login.expected.nonce.expose(),
             verifier: login.expected.verifier.expose(),
             max_age: login.expected.max_age,
@@ -152,27 +172,24 @@ impl LoginCookies {
             return_to: login.return_to.clone(),
             begun_at: login.begun_at.as_millis(),
             previous: login.previous.as_ref().map(Secret::expose),
+            dpop_key: login.expected.dpop_key.as_ref().map(|key| key.expose()),
+            silent: login.silent,
+            is_posted: login.is_posted,
         };
         let plaintext = Zeroizing::new(serde_json::to_vec(&contents).unwrap_or_default());
         let value = URL_SAFE_NO_PAD.encode(self.ring.seal(self.random, &self.context(&name), &plaintext));
-        self.header(&name, &value, LIFETIME)
+        // Without TLS browsers take no `SameSite=None`.
+        let same_site = if login.is_posted && self.secure { SameSite::None } else { SameSite::Lax };
+        self.header(&name, &value, LIFETIME, same_site)
     }
 
     fn clear(&self, name: &str) -> HeaderValue {
-        self.header(name, "", Duration::ZERO)
+        self.header(name, "", Duration::ZERO, SameSite::Lax)
     }
 
-    /// `Lax`, for the issuer's redirect back is a cross-site navigation (R21).
-    fn header(&self, name: &str, value: &str, max_age: Duration) -> HeaderValue {
-        let cookie = Cookie::build((name, value))
-            .path("/")
-            .http_only(true)
-            .same_site(SameSite::Lax)
-            .secure(self.secure)
-            .max_age(max_age.try_into().unwrap_or(cookie::time::Duration::ZERO))
-            .build();
-        // The name comes from base64url and the configuration, the value from base64url alone.
-        HeaderValue::try_from(cookie.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
+    /// `Lax`, for the issuer's redirect back is a cross-site navigation; `None`, where it is a form (R21).
+    fn header(&self, name: &str, value: &str, max_age: Duration, same_site: SameSite) -> HeaderValue {
+        set_cookie(name, value, max_age, same_site, self.secure)
     }
 
     fn name(&self, state: &str) -> String {
@@ -184,4 +201,22 @@ impl LoginCookies {
     fn context<'a>(&'a self, name: &'a str) -> Context<'a> {
         Context { purpose: Purpose::LoginCookie, name, app: &self.app }
     }
+}
+
+/// A `Set-Cookie` value. The name comes from base64url and the configuration, the value from base64url alone.
+pub(super) fn set_cookie(
+    name: &str,
+    value: &str,
+    max_age: Duration,
+    same_site: SameSite,
+    secure: bool,
+) -> HeaderValue {
+    let cookie = Cookie::build((name, value))
+        .path("/")
+        .http_only(true)
+        .same_site(same_site)
+        .secure(secure)
+        .max_age(max_age.try_into().unwrap_or(cookie::time::Duration::ZERO))
+        .build();
+    HeaderValue::try_from(cookie.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -14,7 +14,7 @@ use super::Endpoints;
 use crate::body::Body;
 use crate::error::{Code, Refusal};
 use crate::fields;
-use crate::oidc::Client;
+use crate::oidc::Clients;
 use crate::respond;
 use crate::revocation::Revocations;
 use crate::session::cookie::Ticket;
@@ -54,7 +54,7 @@ impl Endpoints {
     async fn end(&self, ticket: Ticket, by_script: bool) -> Result<String, Refusal> {
         let ending = Ending {
             sessions: Arc::clone(&self.sessions),
-            client: Arc::clone(&self.client),
+            clients: self.clients.clone(),
             revocations: self.revocations.clone(),
             tasks: self.tasks.clone(),
             ticket,
@@ -70,7 +70,7 @@ impl Endpoints {
 /// One logout under way.
 struct Ending {
     sessions: Arc<Sessions>,
-    client: Arc<Client>,
+    clients: Clients,
     revocations: Revocations,
     tasks: TaskTracker,
     ticket: Ticket,
@@ -92,13 +92,16 @@ impl Ending {
         };
         self.sessions.note_end(Cause::Logout);
         let (revocations, tokens) = (self.revocations.clone(), session.tokens.clone());
-        let revocation = self.tasks.spawn(async move { revocations.revoke(&tokens).await });
+        let issuer = session.identity.issuer.clone();
+        let revocation = self.tasks.spawn(async move { revocations.revoke(&issuer, &tokens).await });
         if tokio::time::timeout(ISSUER_WAIT, revocation).await.is_err() {
             tracing::warn!(event = "revocation.slow", "the logout does not wait for it");
         }
         // An ID token is a token: scripts see none. The issuer then may ask the user whom to log out.
         let hint = session.tokens.id_token.as_ref().filter(|_| !by_script);
-        let location = tokio::time::timeout(ISSUER_WAIT, self.client.end_session_url(hint, &state)).await;
+        // One that is not configured any more has nothing to be told.
+        let Some(client) = self.clients.of(&session.identity.issuer) else { return Ok("/".to_owned()) };
+        let location = tokio::time::timeout(ISSUER_WAIT, client.end_session_url(hint, &state)).await;
         // Whatever the issuer does, the session here has ended (R52).
         Ok(match location {
             Ok(Ok(Some(url))) => url.into(),
@@ -125,7 +128,7 @@ impl Ending {
             Ok(ended) => {
                 if let Some(session) = ended.map(Arc::new).or(known) {
                     self.sessions.note_end(Cause::Logout);
-                    self.revocations.revoke(&session.tokens).await;
+                    self.revocations.revoke(&session.identity.issuer, &session.tokens).await;
                 }
             }
             Err(_) => tracing::error!(event = "logout.unfinished", "the store did not come back in time"),

@@ -6,7 +6,7 @@ use crate::config::Origin;
 use crate::error::Refusal;
 
 /// Longer ones would make the login cookie too large; five of those must fit in a request's head.
-const LONGEST: usize = 1024;
+pub(super) const LONGEST: usize = 1024;
 
 /// Reads `return_to`, a path of this origin with its query and fragment, as a browser would; gives it
 /// as the parser writes it, never as it came in.

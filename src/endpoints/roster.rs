@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Timestamp;
 use crate::config;
+use crate::oidc::Client;
 use crate::revocation::Revocations;
 use crate::session::store::{RecordKey, Unavailable};
 use crate::session::{Cause, Session, Sessions, Whose};
@@ -23,7 +24,7 @@ pub struct Roster {
     tasks: TaskTracker,
 }
 
-/// One app, as far as its sessions are found and ended.
+/// One app at one of its issuers, as far as its sessions are found and ended.
 #[derive(Clone, Debug)]
 pub struct Listing {
     issuer: Arc<str>,
@@ -44,14 +45,15 @@ pub struct Listed {
 }
 
 impl Listing {
-    /// The sessions of this app.
-    pub fn new(app: &config::App, sessions: Arc<Sessions>, revocations: Revocations) -> Self {
-        Self {
-            issuer: app.oidc.issuer.as_str().into(),
-            client_id: app.oidc.client_id.as_str().into(),
-            sessions,
-            revocations,
-        }
+    /// The sessions of this app, by their issuer.
+    pub fn all_of(app: &config::App, sessions: &Arc<Sessions>, revocations: &Revocations) -> Vec<Self> {
+        let listing = |oidc: &config::Oidc| Self {
+            issuer: oidc.issuer.as_str().into(),
+            client_id: oidc.client_id.as_str().into(),
+            sessions: Arc::clone(sessions),
+            revocations: revocations.clone(),
+        };
+        app.oidc.iter().map(listing).collect()
     }
 
     fn tell(&self, idle_expires_at: Timestamp) -> Listed {
@@ -65,11 +67,10 @@ impl Roster {
         Self { apps, tasks }
     }
 
-    /// The apps that are one client to this app's issuer. It calls one of them only, for all.
+    /// The apps that are this one client to its issuer. It calls one of them only, for all.
     #[must_use]
-    pub fn of_client(&self, oidc: &config::Oidc) -> Self {
-        let is_same =
-            |app: &&Listing| *app.issuer == *oidc.issuer.as_str() && *app.client_id == *oidc.client_id;
+    pub fn of_client(&self, client: &Client) -> Self {
+        let is_same = |app: &&Listing| *app.issuer == *client.issuer() && *app.client_id == *client.id();
         Self { apps: self.apps.iter().filter(is_same).cloned().collect(), tasks: self.tasks.clone() }
     }
 
@@ -180,8 +181,8 @@ impl Ending {
                     self.ended.extend(alive.map(|ended| app.tell(ended.idle_expires_at)));
                     let newest = ended.and_then(|ended| ended.session).map(Arc::new);
                     if let Some(session) = newest.or(next.held.take()) {
-                        let revocations = app.revocations.clone();
-                        self.tasks.spawn(async move { revocations.revoke(&session.tokens).await });
+                        let (issuer, revocations) = (Arc::clone(&app.issuer), app.revocations.clone());
+                        self.tasks.spawn(async move { revocations.revoke(&issuer, &session.tokens).await });
                     }
                 }
                 found.pop();

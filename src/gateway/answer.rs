@@ -3,20 +3,24 @@
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::app::{App, User};
+use super::bearer::Bearer;
 use super::connection::Connection;
 use super::route;
 use crate::body::{self, Body};
-use crate::config::{self, Auth, Token};
+use crate::config::{self, Auth};
+use crate::dpop::nonce_of;
+use crate::endpoints::StepUp;
 use crate::error::{Code, Refusal};
 use crate::files::Files;
 use crate::proxy::body::{Replay, bounded};
+use crate::proxy::challenge::{TokenRefusal, refusal_of_token};
 use crate::proxy::headers::{self, Facts};
 use crate::proxy::tunnel::{Tunnel, is_handshake};
-use crate::proxy::{self, Answer, Upstream};
-use crate::refresh::Failure;
+use crate::proxy::{self, Answer, Presented, Upstream};
+use crate::refresh::ClientToken;
 use crate::respond::{self, Audience};
 use crate::secret::Secret;
 use crate::session::{Session, cookie};
@@ -30,34 +34,32 @@ pub(super) struct Exchange<'a> {
     pub(super) app: &'a App,
     pub(super) rules: &'a config::Route,
     pub(super) upstream: &'a Upstream,
+    pub(super) client_token: Option<&'a Arc<ClientToken>>,
     pub(super) path: PathAndQuery,
     pub(super) connection: Connection,
     pub(super) request_id: RequestId,
+    pub(super) audience: Audience,
 }
 
 impl Exchange<'_> {
     pub(super) async fn run(
         &self,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         user: Option<User>,
     ) -> Result<Response<Body>, Refusal> {
-        let user = match user {
-            Some(user) => Some(self.app.freshen(user, self.rules).await?),
-            None => None,
-        };
+        let ticket = user.as_ref().map(|user| user.ticket.clone());
+        let bearer = self.app.bearer(user, self.rules, self.client_token).await?;
         if content_length(&request).is_some_and(|length| length > self.app.body_bytes) {
             return Err(Refusal::new(Code::TooLarge, "The body is larger than is let through here."));
         }
         let client = is_handshake(&request).then(|| self.connection.client.tunnel_end());
         cookie::remove(request.headers_mut(), |name| self.app.owns_cookie(name));
-        let request = request.map(|incoming| bounded(incoming, self.app.body_bytes));
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = bounded(body, self.app.body_bytes);
 
-        let ticket = user.as_ref().map(|user| user.ticket.clone());
-        let Answer { mut response, tunnel } = match user {
-            Some(user) if self.rules.token == Token::AccessToken => {
-                self.send_with_token(request, user).await?
-            }
-            Some(_) | None => self.prepare(self.send(request, None).await?, None),
+        let Answer { mut response, tunnel } = match bearer {
+            Some(bearer) => self.send_with_token(request, bearer).await?,
+            None => self.prepare(self.send(request, None).await?, None),
         };
         if let (Some(client), Some(upstream)) = (client, tunnel) {
             self.connection.client.becomes_tunnel();
@@ -72,33 +74,105 @@ impl Exchange<'_> {
 
     /// An upstream that finds the token dead before its time gets a fresh one, once, and the request
     /// once more where its body can be sent again.
-    async fn send_with_token(&self, request: Request<Body>, user: User) -> Result<Answer, Refusal> {
-        let (request, replay) = Replay::record(request);
-        let token = &user.session.tokens.access_token;
-        let answer = self.send(request, Some(token)).await?;
-        if !proxy::refuses_token(&answer.response) {
-            return Ok(self.prepare(answer, Some(token)));
+    async fn send_with_token(
+        &self,
+        mut request: Box<Request<Body>>,
+        bearer: Bearer,
+    ) -> Result<Answer, Refusal> {
+        let replay = Replay::record(&mut request);
+        let wanted = self.wanted_page(&request);
+        let answer = self.send_with_nonce(request, &replay, &bearer).await?;
+        let again = match refusal_of_token(&answer.response) {
+            Some(TokenRefusal::Invalid) => replay.again(),
+            Some(TokenRefusal::InsufficientAuthentication { .. } | TokenRefusal::NonceRequired) | None => {
+                None
+            }
+        };
+        let Some(again) = again else { return self.conclude(answer, &bearer, wanted.as_deref()) };
+        // Where no other token is to be had, the upstream's own word stands.
+        let Some(bearer) = Box::pin(self.app.replace_refused(&bearer, self.rules)).await? else {
+            return self.conclude(answer, &bearer, wanted.as_deref());
+        };
+        let answer = self.send_with_nonce(Box::new(again), &replay, &bearer).await?;
+        if refusal_of_token(&answer.response) != Some(TokenRefusal::Invalid) {
+            bearer.note_accepted(self.app);
         }
-        let Some(again) = replay.again() else { return Ok(self.prepare(answer, Some(token))) };
-        match Box::pin(self.app.refresher.replace_refused(&user.ticket, &user.session)).await {
-            Some(Ok(session)) => {
-                check_scopes(&session, self.rules)?;
-                let token = &session.tokens.access_token;
-                let answer = self.send(again, Some(token)).await?;
-                if !proxy::refuses_token(&answer.response) {
-                    self.app.refresher.note_accepted(&user.ticket);
-                }
-                Ok(self.prepare(answer, Some(token)))
-            }
-            Some(Err(failure @ (Failure::Ended | Failure::Gone))) => Err(self.app.explain(failure)),
-            // No other token is to be had: the upstream's own word stands.
-            Some(Err(Failure::Issuer { .. } | Failure::Store(_))) | None => {
-                Ok(self.prepare(answer, Some(token)))
-            }
+        self.conclude(answer, &bearer, wanted.as_deref())
+    }
+
+    /// An upstream that wants a nonce in the proof, and gives one, is sent the same once more (RFC 9449 §9).
+    async fn send_with_nonce(
+        &self,
+        request: Box<Request<Body>>,
+        replay: &Replay,
+        bearer: &Bearer,
+    ) -> Result<Answer, Refusal> {
+        let key = bearer.dpop_key().filter(|_| self.rules.dpop);
+        let presented = || {
+            let key = key.map(|key| (key, self.app.sessions.common().now()));
+            bearer.token().map(|token| Presented { token, key })
+        };
+        let answer = self.send(request, presented()).await?;
+        let gives_wanted_nonce = key.is_some()
+            && refusal_of_token(&answer.response) == Some(TokenRefusal::NonceRequired)
+            && nonce_of(answer.response.headers()).is_some();
+        if !gives_wanted_nonce {
+            return Ok(answer);
+        }
+        match replay.again() {
+            Some(again) => self.send(Box::new(again), presented()).await,
+            None => Ok(answer),
         }
     }
 
-    async fn send(&self, mut request: Request<Body>, token: Option<&Secret>) -> Result<Answer, Refusal> {
+    /// What becomes of an answer to a request that carried the session's token. Where the user is to prove better who
+    /// they are (RFC 9470), no token helps, and the upstream's challenge is for us: the app learns where that is done.
+    fn conclude(&self, answer: Answer, bearer: &Bearer, wanted: Option<&str>) -> Result<Answer, Refusal> {
+        match (refusal_of_token(&answer.response), bearer) {
+            (
+                Some(TokenRefusal::InsufficientAuthentication { acr_values, max_age }),
+                Bearer::Session(user, _),
+            ) => {
+                let step_up = StepUp::new(acr_values.as_deref(), max_age.as_deref());
+                let response = self.ask_for_step_up(&step_up, &user.session, wanted)?;
+                Ok(Answer { response, tunnel: None })
+            }
+            (_, bearer) => Ok(self.prepare(answer, bearer.token())),
+        }
+    }
+
+    /// A person is sent to a login that brings what is missing, a script is told where it begins. Once that login was
+    /// made, and the upstream still says so, neither is sent there again.
+    fn ask_for_step_up(
+        &self,
+        step_up: &StepUp,
+        session: &Session,
+        wanted: Option<&str>,
+    ) -> Result<Response<Body>, Refusal> {
+        if step_up.was_just_brought_by(session, self.app.sessions.common().now()) {
+            return Err(Refusal::new(Code::Forbidden, "The login that was just made does not suffice here."));
+        }
+        let issuer = self.app.has_several_issuers.then_some(session.identity.issuer.as_str());
+        let location = step_up.login_location(&self.app.base_path, issuer, wanted);
+        if wanted.is_some() {
+            return Ok(respond::see_other(&location));
+        }
+        let detail = "You must prove again, or in another way, who you are.";
+        Err(Refusal::new(Code::InsufficientUserAuthentication, detail).with_login_url(location))
+    }
+
+    /// What a person navigates to, who can be sent to login and back without a loss.
+    fn wanted_page(&self, request: &Request<Body>) -> Option<String> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_page = is_read && self.audience == Audience::Page;
+        is_page.then(|| request.uri().path_and_query().map_or("/", |wanted| wanted.as_str()).to_owned())
+    }
+
+    async fn send(
+        &self,
+        mut request: Box<Request<Body>>,
+        presented: Option<Presented<'_>>,
+    ) -> Result<Answer, Refusal> {
         if let Some(hints) = Arc::clone(&self.connection.client).early_hints() {
             request.extensions_mut().insert(hints);
         }
@@ -109,7 +183,7 @@ impl Exchange<'_> {
             peer_is_trusted: self.app.trusts(peer),
             request_id: self.request_id,
         };
-        Ok(self.upstream.forward(request, &self.path, token, &facts, self.app.random).await?)
+        Ok(self.upstream.forward(request, &self.path, presented, &facts, self.app.random).await?)
     }
 
     fn prepare(&self, mut answer: Answer, token: Option<&Secret>) -> Answer {
@@ -153,14 +227,6 @@ pub(super) async fn serve_file(
         headers::keep_from_shared_caches(response.headers_mut());
     }
     response
-}
-
-/// Looked at after each refresh, which may have shrunk the scope (R32).
-pub(super) fn check_scopes(session: &Session, rules: &config::Route) -> Result<(), Refusal> {
-    if rules.required_scopes.iter().all(|scope| session.tokens.scopes.contains(scope)) {
-        return Ok(());
-    }
-    Err(Refusal::new(Code::Forbidden, "The session lacks a scope that is needed here."))
 }
 
 /// A stream that goes on for as long as the browser listens, and must outlive neither its session nor the gateway.

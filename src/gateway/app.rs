@@ -9,7 +9,6 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::answer::check_scopes;
 use super::client_address::is_trusted;
 use super::connection::ClientConnection;
 use super::guard;
@@ -18,16 +17,16 @@ use super::route::{self, Paths};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{self, Auth, Target, Token};
-use crate::connector;
-use crate::endpoints::{Endpoints, Means, Roster, login_location};
+use crate::endpoints::{Endpoints, Means, Roster, Signals, login_location};
 use crate::error::{Code, Refusal};
 use crate::files::Files;
-use crate::oidc::{Client, Grants};
+use crate::oidc::{self, Clients, Grants};
 use crate::proxy::headers::ToldOrigin;
 use crate::proxy::tunnel::{Tunnel, is_handshake};
 use crate::proxy::{self, Upstream};
 use crate::random::Random;
-use crate::refresh::{Failure, Refresher};
+use crate::refresh::{ClientToken, ClientTokens, Confirmations, Failure, Refresher};
+use crate::reloaded::Reload;
 use crate::respond::{self, Audience};
 use crate::revocation::{Outbox, Revocations};
 use crate::seal::KeyRing;
@@ -45,6 +44,10 @@ pub(super) struct App {
     pub(super) endpoints: Endpoints,
     pub(super) sessions: Arc<Sessions>,
     pub(super) refresher: Refresher,
+    /// Where tokens are to be confirmed while they are used.
+    pub(super) confirmations: Option<Confirmations>,
+    /// Whether users choose one.
+    pub(super) has_several_issuers: bool,
     pub(super) routes: Paths<Route>,
     pub(super) login_rate_limits: RateLimits,
     pub(super) trusted_proxies: Vec<IpNet>,
@@ -61,6 +64,8 @@ pub(super) struct Route {
     pub(super) site: Site,
     pub(super) rules: config::Route,
     pub(super) answers: Answers,
+    /// The client's own token, where that goes upstream.
+    pub(super) client_token: Option<Arc<ClientToken>>,
     pub(super) rate_limits: RateLimits,
 }
 
@@ -95,7 +100,7 @@ pub enum BuildError {
         app: String,
         /// What is wrong.
         #[source]
-        source: connector::BuildError,
+        source: oidc::BuildError,
     },
     /// An upstream.
     #[error("an upstream of {app} cannot be used")]
@@ -133,7 +138,8 @@ pub(super) enum Who {
 
 /// What is built of each app first: its sessions, and those who renew and revoke what they hold.
 pub(super) struct Core {
-    pub(super) client: Arc<Client>,
+    pub(super) clients: Clients,
+    pub(super) signals: Option<Signals>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) revocations: Revocations,
 }
@@ -144,20 +150,16 @@ impl Core {
         outbox: &Arc<Outbox>,
         shared: &Shared<'_>,
     ) -> Result<Self, BuildError> {
-        let under_base = |path: &str| format!("{}{}{path}", app.origin.as_str(), app.base_path);
-        let client = Client::new(
-            &app.oidc,
-            under_base("/callback"),
-            under_base("/logout/callback"),
-            Arc::clone(shared.clock),
-            shared.random,
-        );
+        let callers = || -> Result<_, oidc::BuildError> {
+            let signals = app.shared_signals.as_ref().map(|signals| Signals::new(signals, shared.clock));
+            Ok((Clients::new(app, shared.clock, shared.random)?, signals.transpose()?))
+        };
         let name = || app.origin.as_str().to_owned();
-        let client = Arc::new(client.map_err(|source| BuildError::Issuer { app: name(), source })?);
+        let (clients, signals) = callers().map_err(|source| BuildError::Issuer { app: name(), source })?;
         let sessions = Arc::new(Sessions::new(app, Arc::clone(shared.sessions)));
-        let grants = Arc::clone(&client) as Arc<dyn Grants>;
-        let revocations = Revocations::with_outbox(app, grants, Arc::clone(outbox));
-        Ok(Self { client, sessions, revocations })
+        let grants: Arc<dyn Grants> = Arc::new(clients.clone());
+        let revocations = Revocations::with_outbox(app, &grants, Arc::clone(outbox));
+        Ok(Self { clients, signals, sessions, revocations })
     }
 }
 
@@ -167,14 +169,16 @@ impl App {
         core: Core,
         roster: &Roster,
         shared: &Shared<'_>,
+        client_tokens: &mut ClientTokens,
     ) -> Result<Self, BuildError> {
-        let Core { client, sessions, revocations } = core;
+        let Core { clients, signals, sessions, revocations } = core;
         let means = Means {
             ring: Arc::clone(shared.ring),
             sessions: Arc::clone(&sessions),
-            client: Arc::clone(&client),
+            clients: clients.clone(),
             revocations: revocations.clone(),
             roster: roster.clone(),
+            signals,
             clock: Arc::clone(shared.clock),
             random: shared.random,
             form_timeout: shared.server.limits.header_timeout,
@@ -183,7 +187,7 @@ impl App {
         let endpoints = Endpoints::new(&app, means);
         let refresher = Refresher::new(
             Arc::clone(&sessions),
-            client as Arc<dyn Grants>,
+            Arc::new(clients.clone()),
             revocations,
             Arc::clone(shared.clock),
             shared.random,
@@ -191,8 +195,15 @@ impl App {
             shared.tasks.clone(),
         );
         let origin = &app.origin;
-        let routes =
-            app.routes.into_iter().map(|rules| Ok((rules.path.clone(), Route::new(rules, origin, shared)?)));
+        let routes = app.routes.into_iter().map(|rules| {
+            let client_token = match &rules.token {
+                Token::ClientCredentials(target) => {
+                    clients.iter().next().map(|client| client_tokens.get(client, target, &refresher))
+                }
+                Token::AccessToken | Token::OfSession(_) | Token::None => None,
+            };
+            Ok((rules.path.clone(), Route::new(rules, client_token, origin, shared)?))
+        });
         let routes = routes
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| BuildError::Upstream { app: app.origin.as_str().to_owned(), source })?;
@@ -205,6 +216,8 @@ impl App {
             cookies: Arc::clone(shared.cookies),
             endpoints,
             sessions,
+            confirmations: Confirmations::wanted(&app.oidc, &refresher),
+            has_several_issuers: app.oidc.len() > 1,
             refresher,
             routes: Paths::new(routes),
             trusted_proxies: shared.server.trusted_proxies.clone(),
@@ -213,6 +226,14 @@ impl App {
             endless_stop: shared.endless_stop.clone(),
             random: shared.random,
             tasks: shared.tasks.clone(),
+        })
+    }
+
+    /// Reads the certificates again that the app's upstreams are shown.
+    pub(super) fn reloads(&self) -> impl Iterator<Item = Reload> {
+        self.routes.all().filter_map(|route| match &route.answers {
+            Answers::Upstream(upstream, _) => upstream.reload(),
+            Answers::Files(..) => None,
         })
     }
 
@@ -279,16 +300,17 @@ impl App {
         Err(refusal.with_login_url(format!("{}/login", self.base_path)))
     }
 
-    /// The session with a token that can be used, and the scopes that the route asks for.
-    pub(super) async fn freshen(&self, user: User, rules: &config::Route) -> Result<User, Refusal> {
-        let User { ticket, session } = user;
-        let session = match rules.token {
-            Token::AccessToken => self.refresher.freshen(&ticket, session).await,
-            Token::None => Ok(session),
-        };
-        let session = session.map_err(|failure| self.explain(failure))?;
-        check_scopes(&session, rules)?;
-        Ok(User { ticket, session })
+    /// The session with an access token that is fresh, and good as far as the issuer says.
+    pub(super) async fn usable(
+        &self,
+        ticket: &Ticket,
+        session: Arc<Session>,
+    ) -> Result<Arc<Session>, Failure> {
+        let session = self.refresher.freshen(ticket, session).await?;
+        match &self.confirmations {
+            Some(confirmations) => Box::pin(confirmations.confirm(ticket, session)).await,
+            None => Ok(session),
+        }
     }
 
     pub(super) fn explain(&self, failure: Failure) -> Refusal {
@@ -378,6 +400,7 @@ impl App {
 impl Route {
     fn new(
         rules: config::Route,
+        client_token: Option<Arc<ClientToken>>,
         origin: &config::Origin,
         shared: &Shared<'_>,
     ) -> Result<Self, proxy::BuildError> {
@@ -394,7 +417,7 @@ impl Route {
         };
         let name = format!("route {} {}", origin.as_str(), rules.path);
         let rate_limits = RateLimits::new(&rules.rate_limits, &name, shared.clock, shared.counts);
-        Ok(Self { site: Site::new(origin.as_str(), &rules.path), rules, answers, rate_limits })
+        Ok(Self { site: Site::new(origin.as_str(), &rules.path), rules, answers, client_token, rate_limits })
     }
 
     /// Refuses what this route takes from nobody.

@@ -86,20 +86,23 @@ pub(super) fn route(
     }
 }
 
-/// A login begins by a navigation alone, never by a script or a sub-resource (R6). Where there is no Fetch
-/// Metadata, a client that says nothing of itself passes, as one on a command line does.
+/// A login begins by a navigation alone, never by a script or a sub-resource (R6); in a frame of the app's own page
+/// only a silent one does, which shows nobody anything. Where there is no Fetch Metadata, a client that says nothing of
+/// itself passes, as one on a command line does.
 pub(super) fn login<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     let refused = match (text(headers, &SEC_FETCH_MODE), text(headers, &SEC_FETCH_DEST)) {
         (None, None) => {
             let takes_anything = headers.get(header::ACCEPT).is_none_or(|accept| accept == "*/*");
             // A navigation by GET has no `Origin`.
-            says_script(headers)
-                || headers.contains_key(header::ORIGIN)
-                || !(takes_anything || accepts(headers, "text/html"))
+            let says_origin = headers.contains_key(header::ORIGIN) && request.method() == Method::GET;
+            says_script(headers) || says_origin || !(takes_anything || accepts(headers, "text/html"))
         }
         (mode, destination) => {
-            mode.is_some_and(|mode| mode != "navigate") || destination.is_some_and(|dest| dest != "document")
+            let is_shown = destination.is_none_or(|dest| {
+                dest == "document" || dest == "iframe" && is_silent(request) && is_same_origin(headers)
+            });
+            mode.is_some_and(|mode| mode != "navigate") || !is_shown
         }
     };
     if refused {
@@ -110,7 +113,21 @@ pub(super) fn login<B>(request: &Request<B>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `session` is read by scripts of the app alone.
+/// A login by `prompt=none` and by nothing else.
+fn is_silent<B>(request: &Request<B>) -> bool {
+    let query = request.uri().query().unwrap_or_default().as_bytes();
+    let mut prompts = form_urlencoded::parse(query).filter(|(name, _)| name == "prompt");
+    request.method() == Method::GET
+        && prompts.next().is_some_and(|(_, prompt)| prompt == "none")
+        && prompts.next().is_none()
+}
+
+/// The app's own page has made the request, and no redirect from elsewhere has led to it.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    text(headers, &SEC_FETCH_SITE) == Some("same-origin")
+}
+
+/// `session` is read, and a login on another device begun and followed, by scripts of the app alone.
 pub(super) fn session(headers: &HeaderMap, origin: &Origin) -> Result<(), Refusal> {
     route(headers, origin, Csrf::Header, false)
 }

@@ -85,6 +85,11 @@ impl<T> Paths<T> {
         Self(places)
     }
 
+    /// What answers to any path.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|place| &*place.answers)
+    }
+
     /// What answers to a request's path. Segments are compared decoded, as the upstream will see them:
     /// otherwise `/%61pi` would slip past the rules for `/api`. An encoded slash must not slip past them
     /// either: whether or not a server takes it for a separator, and whether or not that server takes several

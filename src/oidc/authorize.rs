@@ -1,16 +1,17 @@
-//! The authorization request (Core §3.1.2.1) with PKCE (RFC 7636), and the issuer of its response
-//! (RFC 9207).
+//! The authorization request (Core §3.1.2.1) with PKCE (RFC 7636).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws_lc_rs::error::Unspecified;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::error::{IssuerUnavailable, ResponseIssuerError};
+use super::error::{AuthorizationError, CallFault, IssuerUnavailable};
 use super::{Client, Expected};
+use crate::config::ResponseMode;
 use crate::secret::Secret;
 
 /// One login's request. What it names wins over the configured authorization parameters.
@@ -42,61 +43,69 @@ impl Client {
             verifier: Secret::new(self.random.token::<32>()),
             max_age: max_age.or(self.oidc.max_age),
             acr_values: acr_values.filter(|values| !values.is_empty()),
+            dpop_key: self.fresh_key(),
         }
     }
 
-    /// Where the browser is sent to log in, once the issuer was seen to be there.
+    /// Where the browser is sent to log in, once the issuer was seen to be there and has taken the request, where it
+    /// takes them directly.
     ///
     /// # Errors
-    /// Where the issuer is away.
+    /// Where the issuer is away, or refuses the request.
     pub async fn authorization_url(
         &self,
         request: &AuthorizationRequest<'_>,
-    ) -> Result<Url, IssuerUnavailable> {
+    ) -> Result<Url, AuthorizationError> {
         // From an issuer that is away nobody comes back. A crowd that logs in shares the asking.
         let metadata = self.discovery.confirmed(Duration::ZERO).await?;
-        let expected = request.expected;
-        let scope = self.oidc.scopes.join(" ");
-        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(expected.verifier.expose()));
-        let max_age = expected.max_age.map(|seconds| seconds.to_string());
-        let acr_values = expected.acr_values.as_ref().map(|values| values.join(" "));
-
-        let configured = self.oidc.authorization_parameters.iter();
-        let mut parameters: BTreeMap<&str, &str> =
-            configured.map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let asked_for = [
-            ("prompt", request.prompt),
-            ("login_hint", request.login_hint),
-            ("ui_locales", request.ui_locales),
-            ("max_age", max_age.as_deref()),
-            ("acr_values", acr_values.as_deref()),
-        ];
-        parameters.extend(asked_for.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        parameters.extend([
-            ("response_type", "code"),
-            ("client_id", self.oidc.client_id.as_str()),
-            ("redirect_uri", self.redirect_uri.as_str()),
-            ("scope", scope.as_str()),
-            ("state", request.state),
-            ("nonce", expected.nonce.expose()),
-            ("code_challenge", challenge.as_str()),
-            ("code_challenge_method", "S256"),
-        ]);
+        let push_endpoint = self.push_endpoint(&metadata).map_err(IssuerUnavailable::from)?;
+        let parameters = self.request_parameters(request);
+        let parameters = self.signed_where_wanted(parameters, push_endpoint.is_some());
+        let parameters = parameters.map_err(|Unspecified| IssuerUnavailable::from(CallFault::NotSigned))?;
+        let parameters = match push_endpoint {
+            Some(endpoint) => self.push(endpoint, &borrowed(&parameters)).await?,
+            None => parameters,
+        };
         let mut url = metadata.authorization_endpoint.clone();
         url.query_pairs_mut().extend_pairs(parameters);
         Ok(url)
     }
 
-    /// R4: whether an authorization response, an error one too, is this issuer's by its `iss`.
-    ///
-    /// # Errors
-    /// Where it is another's, or does not say though the issuer's metadata promise it.
-    pub async fn check_response_issuer(&self, iss: Option<&str>) -> Result<(), ResponseIssuerError> {
-        match iss {
-            Some(iss) if iss == self.oidc.issuer.as_str() => Ok(()),
-            Some(_) => Err(ResponseIssuerError::Mismatch),
-            None if self.discovery.metadata().await?.sends_iss => Err(ResponseIssuerError::Missing),
-            None => Ok(()),
-        }
+    /// All that is asked for, each parameter once but for `resource` (RFC 8707 §2).
+    fn request_parameters(&self, request: &AuthorizationRequest<'_>) -> Vec<(String, String)> {
+        let (oidc, expected) = (&self.oidc, request.expected);
+        let response_mode =
+            Some(oidc.authorization.response_mode).filter(|mode| *mode != ResponseMode::Query);
+        let claims = Some(oidc.authorization.claims.as_json()).filter(|claims| !claims.is_empty());
+        let asked_for = [
+            ("prompt", request.prompt.map(str::to_owned)),
+            ("login_hint", request.login_hint.map(str::to_owned)),
+            ("ui_locales", request.ui_locales.map(str::to_owned)),
+            ("max_age", expected.max_age.map(|seconds| seconds.to_string())),
+            ("acr_values", expected.acr_values.as_ref().map(|values| values.join(" "))),
+            ("dpop_jkt", expected.dpop_key.as_ref().map(|key| key.thumbprint().to_owned())),
+            ("response_mode", response_mode.map(|mode| mode.as_str().to_owned())),
+            ("claims", claims.map(|claims| Value::Object(claims.clone()).to_string())),
+        ];
+        let own = [
+            ("response_type", "code".to_owned()),
+            ("client_id", oidc.client_id.clone()),
+            ("redirect_uri", self.redirect_uri.clone()),
+            ("scope", oidc.scopes.join(" ")),
+            ("state", request.state.to_owned()),
+            ("nonce", expected.nonce.expose().to_owned()),
+            ("code_challenge", URL_SAFE_NO_PAD.encode(Sha256::digest(expected.verifier.expose()))),
+            ("code_challenge_method", "S256".to_owned()),
+        ];
+        let mut parameters = oidc.authorization_parameters.clone();
+        let asked_for = asked_for.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        parameters.extend(asked_for);
+        parameters.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        let resources = oidc.authorization.resource.iter().map(|uri| ("resource".to_owned(), uri.clone()));
+        parameters.into_iter().chain(resources).collect()
     }
+}
+
+fn borrowed(parameters: &[(String, String)]) -> Vec<(&str, &str)> {
+    parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }

@@ -25,6 +25,7 @@ impl Client {
         let Some(mut url) = metadata.end_session_endpoint.clone() else { return Ok(None) };
         let hint = id_token.map(Secret::expose).filter(|hint| hint.len() <= LONGEST_HINT);
         url.query_pairs_mut()
+            .extend_pairs(&self.oidc.end_session_parameters)
             .extend_pairs(hint.map(|hint| ("id_token_hint", hint)))
             .append_pair("client_id", &self.oidc.client_id)
             .append_pair("post_logout_redirect_uri", &self.post_logout_redirect_uri)

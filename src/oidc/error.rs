@@ -8,7 +8,24 @@ use std::time::Duration;
 use ::http::StatusCode;
 use hyper_util::client::legacy;
 
+use crate::config::InvalidSigningKey;
+use crate::connector;
 use crate::tokens::Tokens;
+
+/// The client of an issuer cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// No connection can be made.
+    #[error(transparent)]
+    Connector(#[from] connector::BuildError),
+    /// The key that the client proves itself with cannot sign.
+    #[error(transparent)]
+    SigningKey(#[from] InvalidSigningKey),
+}
+
+mod authorization;
+
+pub use authorization::{AuthorizationError, PushedFault, ResponseError, ResponseIssuerError};
 
 /// The issuer gave no answer that can be used; a later one may be.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -57,12 +74,18 @@ pub enum RefreshError {
     /// The refresh token may have been redeemed, or not.
     #[error("the refresh token may or may not have been redeemed")]
     Ambiguous(#[source] IssuerUnavailable),
+    /// Nothing was redeemed: the issuer wants a nonce in the proof, and the next try has it (RFC 9449 §8).
+    #[error("the issuer wants a nonce in the proof of possession")]
+    NonceRequired,
     /// `invalid_client` and other answers of 4xx: an operator's fault.
     #[error("the issuer refused the token request: {error}")]
     Refused {
         /// The `error` of RFC 6749 §5.2, or the status.
         error: String,
     },
+    /// The issuer of this session is none that the app has any more; nobody was asked.
+    #[error("the issuer of this session is not configured any more")]
+    UnknownIssuer,
     /// The new ID token is about another login (Core §12.2): the session must end, and what was just
     /// issued be revoked.
     #[error("the refreshed ID token has another iss, sub, aud or nonce")]
@@ -83,23 +106,72 @@ pub enum RevokeError {
     },
 }
 
-/// The `iss` of an authorization response is refused (RFC 9207 §2.4).
+/// It is not known whether an access token is good.
 #[derive(Debug, thiserror::Error)]
-pub enum ResponseIssuerError {
-    /// Whether the issuer sends `iss` cannot be found out.
+pub enum IntrospectError {
+    /// The issuer is away.
     #[error(transparent)]
     Unavailable(#[from] IssuerUnavailable),
-    /// Another issuer's response: a mix-up attack.
-    #[error("the authorization response is another issuer's")]
-    Mismatch,
-    /// The issuer says it always sends `iss`, and this response has none.
-    #[error("the authorization response lacks iss")]
-    Missing,
+    /// The metadata have no `introspection_endpoint`.
+    #[error("the issuer has no introspection endpoint")]
+    NotOffered,
+    /// `invalid_client` and the like: an operator's fault.
+    #[error("the issuer refused the introspection: {error}")]
+    Refused {
+        /// The `error` of RFC 6749 §5.2, or the status.
+        error: String,
+    },
+    /// No JSON object that says whether the token is `active` (RFC 7662 §2.2).
+    #[error("the answer does not say whether the token is active")]
+    Malformed,
+}
+
+/// No login on another device was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceAuthorizationError {
+    /// The issuer is away.
+    #[error(transparent)]
+    Unavailable(#[from] IssuerUnavailable),
+    /// The metadata have no `device_authorization_endpoint`.
+    #[error("the issuer has no device authorization endpoint")]
+    NotOffered,
+    /// `invalid_client`, `unauthorized_client` and the like: an operator's fault.
+    #[error("the issuer refused the device authorization: {error}")]
+    Refused {
+        /// The `error` of RFC 6749 §5.2, or the status.
+        error: String,
+    },
+    /// The answer makes no sense.
+    #[error("the device authorization answer is not usable")]
+    Malformed(#[from] DeviceAuthorizationFault),
+}
+
+/// Why a device authorization answer is refused (RFC 8628 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceAuthorizationFault {
+    /// Not a JSON object, or one with duplicate names.
+    #[error("not a JSON object")]
+    NotJson,
+    /// `device_code` is missing, too long, or cannot be sent.
+    #[error("no usable device_code")]
+    DeviceCode,
+    /// `user_code` is missing, too long, or not of letters, digits and hyphens.
+    #[error("no user_code that could be shown")]
+    UserCode,
+    /// `verification_uri` is missing, too long, or not https.
+    #[error("verification_uri is missing, too long, or not an https URL")]
+    Address,
+    /// `expires_in` is missing or no positive number.
+    #[error("expires_in is not a positive number")]
+    Lifetime,
 }
 
 /// Why a call to the issuer brought nothing that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CallFault {
+    /// The client could not prove itself, or sign its request; nothing was sent.
+    #[error("the client's key could not sign; nothing was sent")]
+    NotSigned,
     /// No connection stood; nothing was sent.
     #[error("no connection; nothing was sent")]
     NotSent(#[source] legacy::Error),
@@ -144,6 +216,20 @@ pub enum DocumentFault {
     /// A required endpoint is missing, or an endpoint is no https URL.
     #[error("{0} is missing or not an https URL")]
     Endpoint(&'static str),
+    /// The issuer takes no pushed authorization requests, and the configuration requires them.
+    #[error(
+        "there is no pushed_authorization_request_endpoint, though pushed_authorization_requests is `required`"
+    )]
+    TakesNoPushedRequests,
+    /// The issuer takes nothing but pushed authorization requests (RFC 9126 §5), and the configuration forbids them.
+    #[error("require_pushed_authorization_requests is true, though pushed_authorization_requests is `off`")]
+    WantsPushedRequests,
+    /// The issuer does not say that it takes signed requests, and the configuration has a key for them.
+    #[error("request_parameter_supported is not true, though there is a request_object")]
+    TakesNoRequestObjects,
+    /// The response mode that is configured is none of the issuer's.
+    #[error("response_modes_supported does not have the response_mode {0}")]
+    ResponseMode(&'static str),
 }
 
 /// Why a token answer is refused (RFC 6749 §5.1).
@@ -158,6 +244,12 @@ pub enum TokenFault {
     /// `token_type` is missing or not `Bearer`.
     #[error("token_type is not Bearer")]
     TokenType,
+    /// `token_type` is not `DPoP`, though a proof was sent (RFC 9449 §5).
+    #[error("token_type is not DPoP: the issuer has not bound the token to its key")]
+    NotBound,
+    /// `issued_token_type` is missing or not that of an access token (RFC 8693 §2.2.1).
+    #[error("issued_token_type is not that of an access token")]
+    IssuedTokenType,
 }
 
 /// Why a signed token of the issuer's is refused, whatever it is for.
@@ -166,6 +258,12 @@ pub enum JwtFault {
     /// Larger than any honest one.
     #[error("it is too large")]
     TooLarge,
+    /// For us alone to read (RFC 7516), which nobody here can.
+    #[error(
+        "it is encrypted, and this gateway decrypts nothing: have the issuer sign only, as it does for a client without \
+         an id_token_encrypted_response_alg or userinfo_encrypted_response_alg"
+    )]
+    Encrypted,
     /// No signed JWT of two JSON objects, or one with duplicate names.
     #[error("it is not a signed JWT without duplicate names")]
     Malformed,
@@ -253,6 +351,40 @@ pub enum LogoutTokenFault {
     Subject,
 }
 
+/// Why a security event token is refused (RFC 8417, Shared Signals Framework §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SecurityEventFault {
+    /// As any token would be.
+    #[error(transparent)]
+    Jwt(#[from] JwtFault),
+    /// R18: another kind of token.
+    #[error("typ is not secevent+jwt")]
+    Type,
+    /// For another receiver.
+    #[error("aud names none of this receiver's")]
+    Audience,
+    /// It cannot be told from another.
+    #[error("jti is missing, empty or too long")]
+    TokenId,
+    /// Not about anything.
+    #[error("events is no object of objects")]
+    Events,
+    /// About nobody.
+    #[error("the subject is missing, or not written as its format says")]
+    Subject,
+}
+
+/// A security event token is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SecurityEventError {
+    /// It cannot be checked: the transmitter's metadata or keys are not to be had.
+    #[error(transparent)]
+    Unavailable(#[from] IssuerUnavailable),
+    /// It fails a check.
+    #[error("the security event token is refused")]
+    Fault(#[from] SecurityEventFault),
+}
+
 /// Why a userinfo answer is refused (Core §5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserinfoFault {
@@ -262,9 +394,15 @@ pub enum UserinfoFault {
     /// The endpoint refused the access token.
     #[error("status {0}")]
     Status(StatusCode),
-    /// Not a JSON object, or one with duplicate names.
-    #[error("not a JSON object")]
+    /// Neither a JSON object without duplicate names nor a JWT.
+    #[error("neither a JSON object nor a JWT")]
     NotJson,
+    /// It is a JWT, and not one to be believed (Core §5.3.2).
+    #[error(transparent)]
+    Jwt(#[from] JwtFault),
+    /// Another kind of token.
+    #[error("it is another kind of token")]
+    Type,
     /// Another user's claims (Core §5.3.2).
     #[error("sub is not that of the ID token")]
     Subject,
@@ -283,6 +421,12 @@ impl IssuerUnavailable {
 
     pub(super) fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..self }
+    }
+}
+
+impl From<DocumentFault> for IssuerUnavailable {
+    fn from(fault: DocumentFault) -> Self {
+        CallFault::from(fault).into()
     }
 }
 

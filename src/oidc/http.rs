@@ -1,19 +1,24 @@
 //! One call to the issuer: bounded in time (connecting included) and in size, redirects not followed,
-//! no proxy of the environment, TLS verified by the machine's roots.
+//! no proxy of the environment, TLS verified by the machine's roots or an operator's own.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
-use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use ::http::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use serde_json::{Map, Value};
 
 use super::error::{CallFault, IssuerUnavailable};
 use super::json;
-use crate::connector::{self, BuildError, Connector};
+use crate::config::{CertificateAuthorities, Identity, Issuer, Oidc};
+use crate::connector::{self, BuildError, ClientTls, Connector};
+use crate::reloaded::Reload;
+use crate::secret::Secret;
 
 /// An answer's body may have this many bytes.
 const LARGEST_BODY: usize = 1024 * 1024;
@@ -26,57 +31,82 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Calls the issuer.
 pub(super) struct Http {
-    client: legacy::Client<Connector, Full<Bytes>>,
+    tls: ClientTls,
+    /// With its connections, which are those of one certificate.
+    client: Mutex<(Arc<ClientConfig>, Client)>,
     timeout: Duration,
 }
+
+type Client = legacy::Client<Connector, Full<Bytes>>;
 
 /// An answer, whatever its status.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     body: Bytes,
 }
 
 impl Http {
-    /// An issuer on loopback in plain HTTP does without `tls`.
-    pub(super) fn new(timeout: Duration, tls: bool) -> Result<Self, BuildError> {
-        // Sooner than the whole call times out, so that it is known that nothing was sent.
-        let connector = connector::connector(CONNECT_TIMEOUT.min(timeout / 2), tls)?;
-        // `retry_canceled_requests` stays on: hyper gives back only a request of which no byte was
-        // written, so a refresh token that goes out on a new connection is sent for the first time.
-        let client = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(connector::POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(8)
-            .build(connector);
-        Ok(Self { client, timeout })
+    /// The way to this issuer.
+    pub(super) fn new(oidc: &Oidc) -> Result<Self, BuildError> {
+        Self::to(&oidc.issuer, oidc.ca.as_ref(), oidc.identity.as_ref(), oidc.timeout)
     }
 
-    /// `GET`, with an `Authorization` where one is given.
+    /// The way to an issuer, or to a transmitter. One on loopback in plain HTTP does without TLS.
+    pub(super) fn to(
+        issuer: &Issuer,
+        ca: Option<&CertificateAuthorities>,
+        identity: Option<&Identity>,
+        timeout: Duration,
+    ) -> Result<Self, BuildError> {
+        let tls = if issuer.is_plain() { ClientTls::none()? } else { ClientTls::new(ca, identity)? };
+        let config = tls.config();
+        let client = client(timeout, &config);
+        Ok(Self { tls, client: Mutex::new((config, client)), timeout })
+    }
+
+    /// Reads the certificate again that is shown to the issuer, where there is one.
+    pub(super) fn reload(&self) -> Option<Reload> {
+        self.tls.reload()
+    }
+
+    /// A new one once the certificate has changed: what a connection asks for is asked under the certificate
+    /// that it began with.
+    fn client(&self) -> Client {
+        let config = self.tls.config();
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&client.0, &config) {
+            let anew = self::client(self.timeout, &config);
+            *client = (config, anew);
+        }
+        client.1.clone()
+    }
+
+    /// `GET`, with these fields.
     pub(super) async fn get(
         &self,
         uri: &Uri,
-        authorization: Option<HeaderValue>,
+        fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
     ) -> Result<Answer, CallFault> {
         let mut request = Request::new(Full::default());
         request.uri_mut().clone_from(uri);
-        request.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value)));
+        request.headers_mut().extend(fields);
         self.send(request).await
     }
 
-    /// `POST` of a form, with an `Authorization` where one is given.
+    /// `POST` of a form, with these fields.
     pub(super) async fn post(
         &self,
         uri: &Uri,
         form: String,
-        authorization: Option<HeaderValue>,
+        fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
     ) -> Result<Answer, CallFault> {
         let mut request = Request::new(Full::from(form));
         *request.method_mut() = Method::POST;
         request.uri_mut().clone_from(uri);
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         request.headers_mut().insert(CONTENT_TYPE, form_type);
-        request.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value)));
+        request.headers_mut().extend(fields);
         self.send(request).await
     }
 
@@ -85,7 +115,7 @@ impl Http {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static("cloakroom"));
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| {
+            let response = self.client().request(request).await.map_err(|error| {
                 if error.is_connect() { CallFault::NotSent(error) } else { CallFault::Broken(error.into()) }
             })?;
             let (head, body) = response.into_parts();
@@ -103,8 +133,19 @@ impl Http {
 impl Answer {
     /// The body, where it says that it is a JSON object and is one, without duplicate names.
     pub(super) fn json_object(&self) -> Option<Map<String, Value>> {
-        let media_type = self.headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
-        if media_type.eq_ignore_ascii_case("application/json") { json::object(&self.body) } else { None }
+        if self.is_of("application/json") { json::object(&self.body) } else { None }
+    }
+
+    /// The body, where it says that it is a JWT (RFC 7519 §10.3.1).
+    pub(super) fn jwt(&self) -> Option<Secret> {
+        let text = std::str::from_utf8(&self.body).ok().filter(|_| self.is_of("application/jwt"))?;
+        Some(Secret::new(text.trim()))
+    }
+
+    fn is_of(&self, media_type: &str) -> bool {
+        let field = self.headers.get(CONTENT_TYPE).and_then(|field| field.to_str().ok());
+        let own = field.and_then(|field| field.split(';').next()).map(str::trim);
+        own.is_some_and(|own| own.eq_ignore_ascii_case(media_type))
     }
 
     /// The body as a JSON object, whatever it says it is: key sets come as `application/jwk-set+json` too.
@@ -153,8 +194,20 @@ impl Answer {
     }
 }
 
+fn client(timeout: Duration, config: &ClientConfig) -> Client {
+    // Sooner than the whole call times out, so that it is known that nothing was sent.
+    let connector = connector::connector(CONNECT_TIMEOUT.min(timeout / 2), config.clone());
+    // `retry_canceled_requests` stays on: hyper gives back only a request of which no byte was
+    // written, so what goes out on a new connection, a refresh token or an assertion, is sent for the first time.
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(connector::POOL_IDLE_TIMEOUT)
+        .pool_max_idle_per_host(8)
+        .build(connector)
+}
+
 /// RFC 6749 §5.2's characters, without the space, and a length that fits a log line.
-fn is_error_code(text: &str) -> bool {
+pub(super) fn is_error_code(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }

@@ -1,15 +1,18 @@
 //! The ID token's checks (Core §3.1.3.7).
 
+use std::slice;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
-use super::Expected;
+use super::discovery::Metadata;
 use super::error::{IdTokenFault, JwtFault};
 use super::jwt::{Jwt, LEEWAY};
 use super::logout_token::LOGOUT_EVENT;
+use super::{Client, Expected};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::tokens::Identity;
@@ -22,6 +25,10 @@ const PROTOCOL_CLAIMS: [&str; 14] = [
     "iss", "aud", "exp", "iat", "nbf", "jti", "azp", "nonce", "at_hash", "c_hash", "s_hash", "sid", "typ",
     "events",
 ];
+
+/// Where claims by others are to be had, which the gateway does not fetch. A source may come with an access token
+/// (Core §5.6.2), and no script sees one.
+const CLAIM_SOURCES: [&str; 2] = ["_claim_names", "_claim_sources"];
 
 /// Claims about the login, which only the ID token can make.
 const LOGIN_CLAIMS: [&str; 4] = ["sub", "auth_time", "acr", "amr"];
@@ -52,9 +59,9 @@ impl<'a> IdToken<'a> {
     /// R11, the part that a refreshed token must share with the first (R30).
     ///
     /// # Errors
-    /// Where another issued it, or it is not for this client alone.
-    pub fn check_parties(&self, issuer: &str, client_id: &str) -> Result<(), JwtFault> {
-        self.0.check_parties(issuer, client_id)
+    /// Where another issued it, or it is not for this client, or for somebody besides who is not trusted.
+    pub fn check_parties(&self, issuer: &str, client_id: &str, trusted: &[String]) -> Result<(), JwtFault> {
+        self.0.check_parties(issuer, client_id, trusted)
     }
 
     /// R13: all times are there and near.
@@ -70,9 +77,22 @@ impl<'a> IdToken<'a> {
     /// # Errors
     /// Where it is not.
     pub fn check_login(&self, expected: &Expected, now: Timestamp) -> Result<(), IdTokenFault> {
-        if self.0.text("nonce") != Some(expected.nonce.expose()) {
-            return Err(IdTokenFault::Nonce);
-        }
+        self.check_nonce(Some(&expected.nonce))?;
+        self.check_authentication(expected, now)
+    }
+
+    /// R14: the nonce is that of this login, and there is none where none was sent.
+    pub(super) fn check_nonce(&self, nonce: Option<&Secret>) -> Result<(), IdTokenFault> {
+        let expected = nonce.map(|nonce| Value::from(nonce.expose()));
+        if self.nonce() == expected.as_ref() { Ok(()) } else { Err(IdTokenFault::Nonce) }
+    }
+
+    /// R15: the user proved who they are as recently, and in such a way, as was asked for.
+    pub(super) fn check_authentication(
+        &self,
+        expected: &Expected,
+        now: Timestamp,
+    ) -> Result<(), IdTokenFault> {
         if let Some(max_age) = expected.max_age {
             let now = now.as_secs();
             let is_recent = self.0.time("auth_time").is_some_and(|at| {
@@ -82,12 +102,19 @@ impl<'a> IdToken<'a> {
                 return Err(IdTokenFault::AuthenticationTime);
             }
         }
-        if let Some(values) = &expected.acr_values
-            && !self.0.text("acr").is_some_and(|acr| values.iter().any(|value| value == acr))
-        {
-            return Err(IdTokenFault::AuthenticationContext);
+        match &expected.acr_values {
+            Some(values) => self.check_acr(values),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// R15: the authentication context is one of these; any at all where there are none (Core §5.5.1.1).
+    pub(super) fn check_acr<T: AsRef<str>>(&self, values: &[T]) -> Result<(), IdTokenFault> {
+        let is_met = self
+            .0
+            .text("acr")
+            .is_some_and(|acr| values.is_empty() || values.iter().any(|value| value.as_ref() == acr));
+        if is_met { Ok(()) } else { Err(IdTokenFault::AuthenticationContext) }
     }
 
     /// R15: `at_hash` is the left half of the access token's hash, by the hash of the signature's algorithm.
@@ -124,7 +151,17 @@ impl<'a> IdToken<'a> {
         let sid = self.0.text("sid").map(str::to_owned);
         let told = userinfo.into_iter().filter(|(name, _)| !LOGIN_CLAIMS.contains(&name.as_str()));
         self.0.claims.extend(told);
-        self.0.claims.retain(|name, _| !PROTOCOL_CLAIMS.contains(&name.as_str()));
+        let withheld: Vec<_> = PROTOCOL_CLAIMS.into_iter().chain(CLAIM_SOURCES).collect();
+        self.0.claims.retain(|name, _| !withheld.contains(&name.as_str()));
         Ok(Identity { issuer, subject, sid, claims: self.0.claims })
+    }
+}
+
+impl Client {
+    /// What ID tokens and logout tokens for this client may be signed with: what it is registered with, or whatever the
+    /// issuer lists (Core §3.1.3.7 step 7).
+    pub(super) fn id_token_algorithms<'a>(&'a self, metadata: &'a Metadata) -> &'a [Algorithm] {
+        let registered = self.oidc.id_token_signed_response_alg.as_ref();
+        registered.map_or(&metadata.id_token_algorithms, slice::from_ref)
     }
 }

@@ -7,10 +7,10 @@ use ::http::{StatusCode, Uri};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde_json::{Map, Value};
 
-use super::Client;
-use super::discovery::Metadata;
+use super::cache::Cached;
 use super::error::{CallFault, IssuerUnavailable};
 use super::http::Http;
+use crate::clock::Clock;
 
 /// R17: tokens with an unknown `kid` cause no more than one fetch of the keys in this time.
 pub const KEY_RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
@@ -18,6 +18,12 @@ pub const KEY_RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
 /// The keys that may check signatures.
 #[derive(Debug)]
 pub struct KeySet(Vec<Key>);
+
+/// The keys that an issuer publishes, fetched when they are needed.
+pub(super) struct PublishedKeys {
+    http: Arc<Http>,
+    cached: Cached<KeySet>,
+}
 
 /// A public key.
 #[derive(Debug)]
@@ -80,20 +86,24 @@ impl Key {
     }
 }
 
-impl Client {
-    /// The key set; where it has no candidate for such a header, a newer one.
+impl PublishedKeys {
+    pub(super) fn new(http: Arc<Http>, clock: Arc<dyn Clock>) -> Self {
+        Self { http, cached: Cached::new(clock) }
+    }
+
+    /// The key set at this address; where it has no candidate for such a header, a newer one.
     pub(super) async fn keys_for(
         &self,
-        metadata: &Metadata,
+        jwks_uri: &Uri,
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<Arc<KeySet>, IssuerUnavailable> {
-        let fetch = || fetch(Arc::clone(&self.http), metadata.jwks_uri.clone());
-        let keys = self.keys.get(fetch()).await?;
+        let fetch = || fetch(Arc::clone(&self.http), jwks_uri.clone());
+        let keys = self.cached.get(fetch()).await?;
         if keys.candidates(id, algorithm).next().is_some() {
             return Ok(keys);
         }
-        self.keys.renewed(&keys, KEY_RENEWAL_INTERVAL, fetch()).await
+        self.cached.renewed(&keys, KEY_RENEWAL_INTERVAL, fetch()).await
     }
 }
 
@@ -102,7 +112,7 @@ fn elliptic(x: &str, y: &str) -> Option<DecodingKey> {
 }
 
 async fn fetch(http: Arc<Http>, address: Uri) -> Result<KeySet, IssuerUnavailable> {
-    let answer = http.get(&address, None).await?;
+    let answer = http.get(&address, []).await?;
     if answer.status != StatusCode::OK {
         return Err(answer.unavailable());
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use ::http::Uri;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::discovery::Metadata;
 use super::error::{IssuerUnavailable, JwtFault};
-use super::jwks::KeySet;
+use super::jwks::{KeySet, PublishedKeys};
 use super::{Client, json};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -55,6 +56,10 @@ impl<'a> Jwt<'a> {
         if token.len() > LONGEST_TOKEN {
             return Err(JwtFault::TooLarge);
         }
+        // RFC 7516 §9 tells them apart so.
+        if token.bytes().filter(|byte| *byte == b'.').count() == 4 {
+            return Err(JwtFault::Encrypted);
+        }
         let (message, signature) = token.rsplit_once('.').ok_or(JwtFault::Malformed)?;
         let (header, claims) = message.split_once('.').ok_or(JwtFault::Malformed)?;
         let header = part(header).ok_or(JwtFault::Malformed)?;
@@ -80,6 +85,11 @@ impl<'a> Jwt<'a> {
         })
     }
 
+    /// Whether it says that it is of this type (RFC 8725 §3.11).
+    pub(super) fn has_type(&self, typ: &str) -> bool {
+        self.header.get("typ").and_then(Value::as_str).is_some_and(|own| own.eq_ignore_ascii_case(typ))
+    }
+
     /// R12: one of the keys that are for it made its signature.
     ///
     /// # Errors
@@ -98,15 +108,24 @@ impl<'a> Jwt<'a> {
         Err(fault)
     }
 
-    /// R11, the part that a refreshed token must share with the first (R30).
-    pub(super) fn check_parties(&self, issuer: &str, client_id: &str) -> Result<(), JwtFault> {
+    /// R11, the part that a refreshed token must share with the first (R30): it is for the client, and for nobody else who
+    /// is not trusted.
+    pub(super) fn check_parties(
+        &self,
+        issuer: &str,
+        client_id: &str,
+        trusted: &[String],
+    ) -> Result<(), JwtFault> {
         if self.text("iss") != Some(issuer) {
             return Err(JwtFault::Issuer);
         }
+        let is_client = |audience: &Value| audience == client_id;
+        let is_known =
+            |audience: &Value| is_client(audience) || trusted.iter().any(|known| audience == known);
         let several = match self.claims.get("aud") {
-            Some(Value::String(audience)) if audience == client_id => false,
+            Some(audience @ Value::String(_)) if is_client(audience) => false,
             Some(Value::Array(audiences))
-                if !audiences.is_empty() && audiences.iter().all(|audience| audience == client_id) =>
+                if audiences.iter().any(is_client) && audiences.iter().all(is_known) =>
             {
                 audiences.len() > 1
             }
@@ -121,21 +140,34 @@ impl<'a> Jwt<'a> {
 
     /// R13: all times are there and near; `longest_age` is that of its `iat`, in seconds.
     pub(super) fn check_times(&self, now: Timestamp, longest_age: u64) -> Result<(), JwtFault> {
+        let expires_at = self.check_validity(now)?;
+        let now = now.as_secs();
+        let issued_at = self.time("iat").ok_or(JwtFault::IssuedAt)?;
+        if issued_at > now + LEEWAY || now > issued_at + longest_age || issued_at > expires_at {
+            return Err(JwtFault::IssuedAt);
+        }
+        Ok(())
+    }
+
+    /// R13: it is still good, and already; gives its `exp`, in seconds.
+    pub(super) fn check_validity(&self, now: Timestamp) -> Result<u64, JwtFault> {
         let now = now.as_secs();
         let expires_at = self.time("exp").ok_or(JwtFault::Expired)?;
         if now >= expires_at + LEEWAY {
             return Err(JwtFault::Expired);
         }
-        let issued_at = self.time("iat").ok_or(JwtFault::IssuedAt)?;
-        if issued_at > now + LEEWAY || now > issued_at + longest_age || issued_at > expires_at {
-            return Err(JwtFault::IssuedAt);
-        }
         match self.claims.get("nbf") {
             Some(_) if self.time("nbf").is_none_or(|not_before| not_before > now + LEEWAY) => {
                 Err(JwtFault::NotBefore)
             }
-            _ => Ok(()),
+            _ => Ok(expires_at),
         }
+    }
+
+    /// `exp`, for a token that need not have one.
+    pub(super) fn check_expiry(&self, now: Timestamp) -> Result<(), JwtFault> {
+        let is_over = || self.time("exp").is_none_or(|at| now.as_secs() >= at + LEEWAY);
+        if self.claims.contains_key("exp") && is_over() { Err(JwtFault::Expired) } else { Ok(()) }
     }
 
     pub(super) fn text(&self, name: &str) -> Option<&str> {
@@ -156,6 +188,20 @@ impl<'a> Jwt<'a> {
     }
 }
 
+impl PublishedKeys {
+    /// R12: the signature is that of one of the keys at this address.
+    pub(super) async fn check_signature(
+        &self,
+        jwks_uri: &Uri,
+        token: &Jwt<'_>,
+    ) -> Result<(), SignatureError> {
+        let key_id = token.key_id.as_deref();
+        let keys =
+            self.keys_for(jwks_uri, key_id, token.algorithm).await.map_err(SignatureError::Unavailable)?;
+        token.check_signature(&keys).map_err(SignatureError::Fault)
+    }
+}
+
 impl Client {
     /// R12: the signature is that of one of the issuer's keys.
     pub(super) async fn check_signature(
@@ -163,10 +209,7 @@ impl Client {
         metadata: &Metadata,
         token: &Jwt<'_>,
     ) -> Result<(), SignatureError> {
-        let key_id = token.key_id.as_deref();
-        let keys =
-            self.keys_for(metadata, key_id, token.algorithm).await.map_err(SignatureError::Unavailable)?;
-        token.check_signature(&keys).map_err(SignatureError::Fault)
+        self.keys.check_signature(&metadata.jwks_uri, token).await
     }
 }
 
@@ -174,6 +217,22 @@ impl Client {
 impl fmt::Debug for Jwt<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Jwt").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// The `iss` that a token has, checked by nobody: good for choosing who checks it, and for nothing else.
+pub(super) fn alleged_issuer(token: &Secret) -> Option<String> {
+    alleged(token.expose(), "iss")
+}
+
+/// A claim that a token has, checked by nobody: good for finding where it belongs, and for nothing else.
+pub(super) fn alleged(token: &str, claim: &str) -> Option<String> {
+    if token.len() > LONGEST_TOKEN {
+        return None;
+    }
+    match part(token.split('.').nth(1)?)?.remove(claim)? {
+        Value::String(text) => Some(text),
+        _ => None,
     }
 }
 

@@ -61,7 +61,7 @@ impl Client {
     /// [`LogoutTokenError::Unavailable`] says nothing about the token.
     pub async fn read_logout_token(&self, token: &Secret) -> Result<LogoutToken, LogoutTokenError> {
         let metadata = self.discovery.metadata().await?;
-        let jwt = Jwt::read(token, &metadata.id_token_algorithms).map_err(LogoutTokenFault::from)?;
+        let jwt = Jwt::read(token, self.id_token_algorithms(&metadata)).map_err(LogoutTokenFault::from)?;
         let said = LogoutToken::check(&jwt, self.issuer(), &self.oidc.client_id, self.clock.now())?;
         // Last, for it may have to fetch keys: whatever anybody sends here must not make us do so.
         match self.check_signature(&metadata, &jwt).await {
@@ -86,7 +86,7 @@ impl LogoutToken {
         if !jwt.is_typed(&["JWT", "logout+jwt"]) {
             return Err(LogoutTokenFault::Type);
         }
-        jwt.check_parties(issuer, client_id)?;
+        jwt.check_parties(issuer, client_id, &[])?;
         jwt.check_times(now, LONGEST_AGE)?;
         let event = jwt.claims.get("events").and_then(|events| events.as_object()?.get(LOGOUT_EVENT));
         if !event.is_some_and(Value::is_object) {

@@ -1,7 +1,7 @@
 //! Token revocation (RFC 7009).
 
 use super::Client;
-use super::error::{IssuerUnavailable, RevokeError};
+use super::error::RevokeError;
 use crate::secret::Secret;
 
 /// `token_type_hint` (RFC 7009 §2.1).
@@ -40,9 +40,8 @@ impl Client {
     pub async fn revoke(&self, token: &Secret, kind: TokenKind) -> Result<Revocation, RevokeError> {
         let metadata = self.discovery.metadata().await?;
         let Some(endpoint) = &metadata.revocation_endpoint else { return Ok(Revocation::NotOffered) };
-        let (form, authorization) =
-            self.authentication.sign(&[("token", token.expose()), ("token_type_hint", kind.as_str())]);
-        let answer = self.http.post(endpoint, form, authorization).await.map_err(IssuerUnavailable::from)?;
+        let parameters = [("token", token.expose()), ("token_type_hint", kind.as_str())];
+        let answer = self.post_as_client(endpoint, &parameters).await?;
         if answer.is_inconclusive() {
             return Err(answer.unavailable().into());
         }

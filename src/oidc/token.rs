@@ -1,5 +1,7 @@
 //! The token endpoint: codes (RFC 6749 §4.1.3) and refresh tokens (§6) are redeemed here.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -11,9 +13,11 @@ use super::id_token::IdToken;
 use super::jwt::SignatureError;
 use super::{Client, Expected};
 use crate::clock::Timestamp;
+use crate::config::{RouteToken, TokenTarget};
+use crate::dpop::{Key, USE_DPOP_NONCE};
 use crate::secret::Secret;
 use crate::telemetry::chain;
-use crate::tokens::{Identity, Tokens};
+use crate::tokens::{AccessToken, Identity, Tokens};
 
 /// R33: the life of an access token whose answer does not say, or says nonsense.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
@@ -29,11 +33,14 @@ pub struct TokenAnswer {
     refresh_token: Option<Secret>,
     id_token: Option<Secret>,
     scopes: Option<Vec<String>>,
+    /// RFC 8693 §2.2.1, in the answer to an exchange.
+    pub(super) issued_token_type: Option<String>,
 }
 
 /// What the token endpoint did with a request.
-enum TokenError {
+pub(super) enum TokenError {
     InvalidGrant,
+    NonceRequired,
     Refused { error: String },
     Unavailable(IssuerUnavailable),
     Malformed(TokenFault),
@@ -56,23 +63,44 @@ impl Client {
             ("redirect_uri", &self.redirect_uri),
             ("code_verifier", expected.verifier.expose()),
         ];
-        let answer = self.request_tokens(&metadata, &parameters).await?;
+        // A login that began before keys were asked for has none; its code is bound to none either.
+        let dpop_key = expected.dpop_key.clone().or_else(|| self.fresh_key());
+        let parameters = self.with_resource(&parameters);
+        let answer = self.request_tokens(&metadata, &parameters, dpop_key.as_deref()).await?;
+        self.accept_tokens(&metadata, answer, Some(&expected.nonce), expected, dpop_key).await
+    }
+
+    /// Checks all that a token answer brings before any of it is used (R14), and gives who has logged in. The key
+    /// is the one that was proved.
+    pub(super) async fn accept_tokens(
+        &self,
+        metadata: &Metadata,
+        answer: TokenAnswer,
+        nonce: Option<&Secret>,
+        expected: &Expected,
+        dpop_key: Option<Arc<Key>>,
+    ) -> Result<(Tokens, Identity), RedeemError> {
         let now = self.clock.now();
         let id_token = answer.id_token.as_ref().ok_or(IdTokenFault::Missing)?;
-        let id_token = IdToken::read(id_token, &metadata.id_token_algorithms)?;
-        self.check_signature(&metadata, id_token.jwt()).await?;
-        id_token.check_parties(self.issuer(), &self.oidc.client_id).map_err(IdTokenFault::from)?;
+        let id_token = IdToken::read(id_token, self.id_token_algorithms(metadata))?;
+        self.check_signature(metadata, id_token.jwt()).await?;
+        let trusted = &self.oidc.trusted_audiences;
+        id_token.check_parties(self.issuer(), &self.oidc.client_id, trusted).map_err(IdTokenFault::from)?;
         id_token.check_times(now).map_err(IdTokenFault::from)?;
-        id_token.check_login(expected, now)?;
+        id_token.check_nonce(nonce)?;
+        id_token.check_authentication(expected, now)?;
+        if let Some(values) = self.oidc.authorization.claims.essential_acr() {
+            id_token.check_acr(&values)?;
+        }
         id_token.check_access_token(&answer.access_token)?;
         let subject = id_token.subject()?;
         let userinfo = if self.oidc.userinfo {
-            self.userinfo(&metadata, &answer.access_token, subject).await?
+            self.userinfo(metadata, &answer.access_token, dpop_key.as_deref(), subject).await?
         } else {
             Map::new()
         };
         let identity = id_token.into_identity(userinfo)?;
-        Ok((answer.into_tokens(now, &self.oidc.scopes), identity))
+        Ok((answer.into_tokens(now, &self.oidc.scopes, dpop_key), identity))
     }
 
     /// Redeems the refresh token. What the answer omits is kept: refresh token, ID token, scope.
@@ -80,12 +108,47 @@ impl Client {
     /// # Errors
     /// Each says whether the session may go on, and whether the refresh token may have been used up.
     pub async fn refresh(&self, tokens: &Tokens, identity: &Identity) -> Result<Tokens, RefreshError> {
+        let renewed = self.redeem_refresh_token(tokens, identity, None).await?;
+        Ok(Tokens { route_tokens: tokens.not_exchanged(), ..renewed })
+    }
+
+    /// Redeems the refresh token for what one route `wanted`, and puts that beside the access token, which stays.
+    ///
+    /// # Errors
+    /// As [`Client::refresh`].
+    pub async fn refresh_for(
+        &self,
+        tokens: &Tokens,
+        identity: &Identity,
+        wanted: &Arc<RouteToken>,
+    ) -> Result<Tokens, RefreshError> {
+        let renewed = self.redeem_refresh_token(tokens, identity, Some(&wanted.target)).await?;
+        let Tokens { access_token: value, issued_at, expires_at, refresh_token, id_token, scopes, .. } =
+            renewed;
+        let mut tokens = Tokens { refresh_token, id_token, ..tokens.clone() };
+        tokens.insert(wanted, AccessToken { value, issued_at, expires_at, scopes });
+        Ok(tokens)
+    }
+
+    /// What the answer brought, and where it brought none what there was.
+    async fn redeem_refresh_token(
+        &self,
+        tokens: &Tokens,
+        identity: &Identity,
+        target: Option<&TokenTarget>,
+    ) -> Result<Tokens, RefreshError> {
         // Nothing to redeem is the same end as a dead refresh token.
         let refresh_token = tokens.refresh_token.as_ref().ok_or(RefreshError::InvalidGrant)?;
         let metadata = self.discovery.metadata().await.map_err(RefreshError::NotSent)?;
         let parameters = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-        let answer = self.request_tokens(&metadata, &parameters).await?;
-        let mut renewed = answer.into_tokens(self.clock.now(), &tokens.scopes);
+        // A session of before keys were asked for gets one at its next refresh: its refresh token is bound to none.
+        let dpop_key = tokens.dpop_key.clone().or_else(|| self.fresh_key().filter(|_| target.is_none()));
+        let parameters = match target.and_then(|target| target.resource.as_deref()) {
+            Some(resource) => parameters.into_iter().chain([("resource", resource)]).collect(),
+            None => self.with_resource(&parameters),
+        };
+        let answer = self.try_for_tokens(&metadata, &parameters, dpop_key.as_deref()).await?;
+        let mut renewed = answer.into_tokens(self.clock.now(), &tokens.scopes, dpop_key);
         if let Some(id_token) = &renewed.id_token
             && !self.check_refreshed(&metadata, id_token, &renewed, tokens, identity).await?
         {
@@ -107,13 +170,14 @@ impl Client {
         before: &Tokens,
         identity: &Identity,
     ) -> Result<bool, RefreshError> {
-        let algorithms = &metadata.id_token_algorithms;
+        let algorithms = self.id_token_algorithms(metadata);
         let token = IdToken::read(id_token, algorithms).map_err(garbage)?;
         let same_nonce = token.nonce().is_none_or(|nonce| {
             let before = before.id_token.as_ref().and_then(|before| IdToken::read(before, algorithms).ok());
             before.is_none_or(|before| before.nonce().is_none_or(|expected| expected == nonce))
         });
-        let same_login = token.check_parties(&identity.issuer, &self.oidc.client_id).is_ok()
+        let (client_id, trusted) = (&self.oidc.client_id, &self.oidc.trusted_audiences);
+        let same_login = token.check_parties(&identity.issuer, client_id, trusted).is_ok()
             && token.subject().is_ok_and(|subject| subject == identity.subject);
         if !(same_nonce && same_login) {
             return Err(RefreshError::WrongIdentity(Box::new(issued.clone())));
@@ -134,23 +198,45 @@ impl Client {
         Ok(true)
     }
 
-    async fn request_tokens(
+    /// RFC 8707 §2.2: where the access token is to be used is said at each token request.
+    pub(super) fn with_resource<'a>(&'a self, parameters: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let resource = self.oidc.authorization.resource.iter().map(|uri| ("resource", uri.as_str()));
+        parameters.iter().copied().chain(resource).collect()
+    }
+
+    /// Asks for tokens, bound to this key where there is one; once more where the issuer gives a nonce for that.
+    pub(super) async fn request_tokens(
         &self,
         metadata: &Metadata,
         parameters: &[(&str, &str)],
+        key: Option<&Key>,
     ) -> Result<TokenAnswer, TokenError> {
-        let (form, authorization) = self.authentication.sign(parameters);
-        let answer = self.http.post(&metadata.token_endpoint, form, authorization).await;
-        let answer = answer.map_err(IssuerUnavailable::from).map_err(TokenError::Unavailable)?;
+        match self.try_for_tokens(metadata, parameters, key).await {
+            Err(TokenError::NonceRequired) => self.try_for_tokens(metadata, parameters, key).await,
+            answered => answered,
+        }
+    }
+
+    async fn try_for_tokens(
+        &self,
+        metadata: &Metadata,
+        parameters: &[(&str, &str)],
+        key: Option<&Key>,
+    ) -> Result<TokenAnswer, TokenError> {
+        let answer = self.post_with_key(&metadata.token_endpoint, parameters, key).await;
+        let answer = answer.map_err(TokenError::Unavailable)?;
         if answer.status == StatusCode::OK {
             let body = answer.json_object().ok_or(TokenFault::NotJson);
-            return body.and_then(TokenAnswer::new).map_err(TokenError::Malformed);
+            return body
+                .and_then(|body| TokenAnswer::new(body, key.is_some()))
+                .map_err(TokenError::Malformed);
         }
         if !answer.status.is_client_error() || answer.is_inconclusive() {
             return Err(TokenError::Unavailable(answer.unavailable()));
         }
         match answer.error_code().as_deref() {
             Some("invalid_grant") => Err(TokenError::InvalidGrant),
+            _ if key.is_some() && answer.wants_nonce() => Err(TokenError::NonceRequired),
             // Codes of the authorization endpoint that some issuers send here for a trouble of their own.
             Some("temporarily_unavailable" | "server_error") => {
                 Err(TokenError::Unavailable(answer.unavailable()))
@@ -161,11 +247,11 @@ impl Client {
 }
 
 impl TokenAnswer {
-    /// Reads the body of an answer.
+    /// Reads the body of an answer: to a request with a proof of possession, or to one without.
     ///
     /// # Errors
-    /// Where it brings no access token that can be used.
-    pub fn new(mut body: Map<String, Value>) -> Result<Self, TokenFault> {
+    /// Where it brings no access token that can be used, or one of another kind than was asked for.
+    pub fn new(mut body: Map<String, Value>, with_proof: bool) -> Result<Self, TokenFault> {
         let mut take = |name: &str| match body.remove(name) {
             Some(Value::String(text)) if !text.is_empty() => Some(text),
             _ => None,
@@ -175,6 +261,7 @@ impl TokenAnswer {
         let token_type = take("token_type");
         let refresh_token = take("refresh_token").map(Secret::new);
         let id_token = take("id_token").map(Secret::new);
+        let issued_token_type = take("issued_token_type");
         let scopes = take("scope").map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect());
         let answer = Self {
             access_token: Secret::new(access_token.ok_or(TokenFault::AccessToken)?),
@@ -182,21 +269,39 @@ impl TokenAnswer {
             refresh_token,
             id_token,
             scopes,
+            issued_token_type,
         };
+        // RFC 9449 §5: a bearer token is what a thief would want, and nobody can use one that is bound to a key
+        // of which nothing is known.
+        let (wanted, fault) =
+            if with_proof { ("DPoP", TokenFault::NotBound) } else { ("Bearer", TokenFault::TokenType) };
         match token_type {
-            Some(kind) if kind.eq_ignore_ascii_case("bearer") => Ok(answer),
-            _ => Err(TokenFault::TokenType),
+            Some(kind) if kind.eq_ignore_ascii_case(wanted) => Ok(answer),
+            _ => Err(fault),
         }
     }
 
-    /// A scope that is not named is `scopes`, as asked for or as before (RFC 6749 §5.1, §6).
-    pub fn into_tokens(self, now: Timestamp, scopes: &[String]) -> Tokens {
+    /// A scope that is not named is `scopes`, as asked for or as before (RFC 6749 §5.1, §6). The key is the one
+    /// that was proved.
+    pub fn into_tokens(self, now: Timestamp, scopes: &[String], dpop_key: Option<Arc<Key>>) -> Tokens {
         Tokens {
             access_token: self.access_token,
             issued_at: now,
             expires_at: now + self.lifetime,
             refresh_token: self.refresh_token,
             id_token: self.id_token,
+            scopes: self.scopes.unwrap_or_else(|| scopes.to_vec()),
+            dpop_key,
+            route_tokens: BTreeMap::new(),
+        }
+    }
+
+    /// The access token alone, where no other is wanted.
+    pub(super) fn into_access_token(self, now: Timestamp, scopes: &[String]) -> AccessToken {
+        AccessToken {
+            value: self.access_token,
+            issued_at: now,
+            expires_at: now + self.lifetime,
             scopes: self.scopes.unwrap_or_else(|| scopes.to_vec()),
         }
     }
@@ -206,6 +311,7 @@ impl From<TokenError> for RedeemError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::InvalidGrant => Self::InvalidGrant,
+            TokenError::NonceRequired => Self::Refused { error: USE_DPOP_NONCE.to_owned() },
             TokenError::Refused { error } => Self::Refused { error },
             TokenError::Unavailable(unavailable) => Self::Unavailable(unavailable),
             TokenError::Malformed(fault) => Self::TokenAnswer(fault),
@@ -226,8 +332,11 @@ impl From<TokenError> for RefreshError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::InvalidGrant => Self::InvalidGrant,
+            TokenError::NonceRequired => Self::NonceRequired,
             TokenError::Refused { error } => Self::Refused { error },
-            TokenError::Unavailable(unavailable) if matches!(unavailable.fault(), CallFault::NotSent(_)) => {
+            TokenError::Unavailable(unavailable)
+                if matches!(unavailable.fault(), CallFault::NotSent(_) | CallFault::NotSigned) =>
+            {
                 Self::NotSent(unavailable)
             }
             // Whatever is not known to be unsent may have been processed.
@@ -262,10 +371,14 @@ mod tests {
     use super::*;
 
     fn read(change: &Value) -> Result<TokenAnswer, TokenFault> {
+        answer(change, false)
+    }
+
+    fn answer(change: &Value, with_proof: bool) -> Result<TokenAnswer, TokenFault> {
         let mut body = json!({"access_token": "a", "token_type": "Bearer"});
         let body = body.as_object_mut().unwrap();
         body.extend(change.as_object().unwrap().clone());
-        TokenAnswer::new(body.clone())
+        TokenAnswer::new(body.clone(), with_proof)
     }
 
     #[test]
@@ -302,6 +415,17 @@ mod tests {
         }
         for bad in [json!("DPoP"), json!("mac"), json!(""), json!(null), json!(1)] {
             assert_eq!(read(&json!({"token_type": bad})).err(), Some(TokenFault::TokenType), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rfc9449_token_type_is_dpop_where_a_proof_was_sent_and_bearer_is_a_downgrade() {
+        for good in ["DPoP", "dpop", "DPOP"] {
+            assert!(answer(&json!({"token_type": good}), true).is_ok(), "{good}");
+        }
+        for bad in [json!("Bearer"), json!("mac"), json!(""), json!(null), json!(1)] {
+            let refused = answer(&json!({"token_type": bad}), true).err();
+            assert_eq!(refused, Some(TokenFault::NotBound), "{bad}");
         }
     }
 

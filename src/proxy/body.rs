@@ -54,7 +54,7 @@ where
 
 /// An upstream's body, which breaks off where nothing comes of it for this long.
 pub fn answered(body: Body, idle_timeout: Duration) -> Body {
-    if body.is_end_stream() {
+    if body.is_here() {
         return body;
     }
     filter_trailers(Timed { body, idle_timeout, alarm: None })
@@ -148,18 +148,15 @@ enum Seen {
 
 impl Replay {
     /// Keeps what passes of this request.
-    pub fn record(request: Request<Body>) -> (Request<Body>, Self) {
-        let seen =
-            if request.body().is_end_stream() { Seen::Whole(Vec::new()) } else { Seen::Part(Vec::new(), 0) };
+    pub fn record(request: &mut Request<Body>) -> Self {
+        let has_body = !request.body().is_end_stream();
+        let seen = if has_body { Seen::Part(Vec::new(), 0) } else { Seen::Whole(Vec::new()) };
         let seen = Arc::new(Mutex::new(seen));
-        let replay = Self {
-            method: request.method().clone(),
-            headers: request.headers().clone(),
-            seen: Arc::clone(&seen),
-        };
-        let request = request
-            .map(|body| if body.is_end_stream() { body } else { body::streamed(Recorded { body, seen }) });
-        (request, replay)
+        if has_body {
+            let (body, seen) = (std::mem::take(request.body_mut()), Arc::clone(&seen));
+            *request.body_mut() = body::streamed(Recorded { body, seen });
+        }
+        Self { method: request.method().clone(), headers: request.headers().clone(), seen }
     }
 
     /// The request again; `None` where its body was too large, or did not pass whole.
@@ -237,7 +234,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_body_is_sent_again_as_it_was() {
-        let (first, replay) = Replay::record(request(vec![b"one ", b"two"]));
+        let mut first = request(vec![b"one ", b"two"]);
+        let replay = Replay::record(&mut first);
         assert!(replay.again().is_none(), "nothing was sent so far");
         assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "one two");
         let second = replay.again().unwrap();
@@ -248,7 +246,8 @@ mod tests {
     #[tokio::test]
     async fn a_large_body_is_sent_once() {
         static LARGE: [u8; REPLAY_LIMIT] = [0; REPLAY_LIMIT];
-        let (first, replay) = Replay::record(request(vec![&LARGE, b"x"]));
+        let mut first = request(vec![&LARGE, b"x"]);
+        let replay = Replay::record(&mut first);
         first.into_body().collect().await.unwrap();
         assert!(replay.again().is_none());
     }

@@ -10,6 +10,7 @@ use http::header::{self, Entry};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Origin;
+use crate::dpop::{DPOP, DPOP_NONCE};
 use crate::fields::members;
 use crate::random::Random;
 use crate::secret::Secret;
@@ -75,10 +76,11 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 
 // Upstreams take these for the word of a proxy in front of them. Compared with `_` and `.` read as `-`,
 // as CGI and many frameworks do; in order, to be searched.
-const IDENTITY: [&str; 33] = [
+const IDENTITY: [&str; 34] = [
     "authorization",
     "cf-connecting-ip",
     "client-ip",
+    "dpop",
     "fastly-client-ip",
     "forwarded",
     "forwarded-for",
@@ -133,11 +135,13 @@ const IDENTITY_PREFIXES: [&str; 9] = [
     "x-user-",
 ];
 
-/// Makes a request's head ready for the upstream. `token` is the only `Authorization` that ever goes out.
+/// Makes a request's head ready for the upstream. `token` is the only `Authorization` that ever goes out: with a
+/// proof, as a token that is bound to its key (RFC 9449 §7.1).
 pub fn prepare_request(
     headers: &mut HeaderMap,
     facts: &Facts<'_>,
     token: Option<&Secret>,
+    proof: Option<HeaderValue>,
     random: Random,
 ) -> Result<(), header::InvalidHeaderValue> {
     remove_named_by_connection(headers);
@@ -161,9 +165,11 @@ pub fn prepare_request(
     headers.insert(X_REQUEST_ID, HeaderValue::from_str(facts.request_id.as_str())?);
     continue_trace(headers, random)?;
     if let Some(token) = token {
-        let mut value = HeaderValue::try_from(["Bearer ", token.expose()].concat())?;
+        let scheme = if proof.is_some() { "DPoP " } else { "Bearer " };
+        let mut value = HeaderValue::try_from([scheme, token.expose()].concat())?;
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
+        headers.extend(proof.map(|proof| (DPOP, proof)));
     }
     Ok(())
 }
@@ -185,6 +191,9 @@ pub fn prepare_response(
         HOP_BY_HOP.contains(name)
             || *name == CLEAR_SITE_DATA
             || *name == header::AUTHORIZATION
+            // Between the upstream and us.
+            || *name == DPOP
+            || *name == DPOP_NONCE
             || name.as_str().starts_with("access-control-allow-")
             || echoes(value)
     });
@@ -226,7 +235,11 @@ fn announce_trailers(headers: &mut HeaderMap) {
 }
 
 fn may_trail(name: &HeaderName) -> bool {
-    !(HOP_BY_HOP.contains(name) || *name == header::TRAILER || claims_identity(name) || frames(name))
+    !(HOP_BY_HOP.contains(name)
+        || *name == header::TRAILER
+        || *name == DPOP_NONCE
+        || claims_identity(name)
+        || frames(name))
 }
 
 fn remove_named_by_connection(headers: &mut HeaderMap) {
@@ -418,7 +431,7 @@ mod tests {
         let origin = ToldOrigin::new(&Origin::parse("https://shop.example.com").unwrap());
         let peer = "10.0.0.9".parse().unwrap();
         let facts = Facts { origin: &origin, peer, peer_is_trusted: trusted, request_id: request_id() };
-        prepare_request(&mut headers, &facts, Some(&Secret::new("token")), Random::SYSTEM).unwrap();
+        prepare_request(&mut headers, &facts, Some(&Secret::new("token")), None, Random::SYSTEM).unwrap();
         headers
     }
 
@@ -444,6 +457,7 @@ mod tests {
             "X-Auth-Request-Email",
             "Forwarded",
             "Proxy-Authorization",
+            "DPoP",
             "X-Original-URL",
             "X_Request_Id",
         ];
@@ -524,7 +538,7 @@ mod tests {
                 request_id: request_id(),
             };
             let mut headers = HeaderMap::new();
-            prepare_request(&mut headers, &facts, None, Random::SYSTEM).unwrap();
+            prepare_request(&mut headers, &facts, None, None, Random::SYSTEM).unwrap();
             (headers[header::FORWARDED].clone(), headers["x-forwarded-for"].clone())
         };
         let (forwarded, chain) = element("2001:db8::7");
@@ -593,6 +607,8 @@ mod tests {
                 ("access-control-allow-credentials", "true"),
                 ("authorization", "Bearer other"),
                 ("x-debug", "got Bearer s3cret-token"),
+                ("dpop", "a.proof.sent-back"),
+                ("dpop-nonce", "n-1"),
                 ("x-kept", "1"),
             ],
             false,
@@ -620,6 +636,8 @@ mod tests {
             "content-length",
             "transfer-encoding",
             "x-forwarded-for",
+            "dpop",
+            "dpop-nonce",
             "set-cookie",
             "grpc-status",
         ] {

@@ -516,7 +516,7 @@ mod tests {
             };
             let request = http::Request::new(body::full("order"));
             let answer = upstream
-                .forward(request, &PathAndQuery::from_static("/"), None, &facts, Random::SYSTEM)
+                .forward(Box::new(request), &PathAndQuery::from_static("/"), None, &facts, Random::SYSTEM)
                 .await
                 .unwrap();
             let body = answer.response.into_body().collect().await.unwrap().to_bytes();

@@ -1,14 +1,16 @@
 //! One exchange with one server: the connection, and what is spoken on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request};
+use rustls::ClientConfig;
 
 use super::servers::ServerAddress;
 use super::{Answer, BuildError, ForwardError, tunnel};
 use crate::body::Body;
 use crate::config::{self, Protocol, Timeouts};
+use crate::reloaded::Reload;
 
 mod connect;
 mod extended_connect;
@@ -27,11 +29,28 @@ use upload::Upload;
 pub(super) struct Transport {
     connector: Connector,
     protocol: Protocol,
-    pool: Arc<Pool>,
-    http2: http2::Connections,
+    open: Open,
     scheme: Scheme,
     authority: Authority,
     host: HeaderValue,
+}
+
+/// The open connections.
+#[derive(Debug)]
+enum Open {
+    /// For good.
+    Lasting(Arc<Connections>),
+    /// For as long as we show the same certificate: to a connection that began with another one, a token that is
+    /// bound to this one (RFC 8705 §3) is worth nothing.
+    WithCertificate(Mutex<Arc<Connections>>),
+}
+
+/// Connections that are alike but for their server.
+#[derive(Debug)]
+struct Connections {
+    tls: Option<Arc<ClientConfig>>,
+    http1: Arc<Pool>,
+    http2: http2::Connections,
 }
 
 /// An exchange that came to no response.
@@ -46,11 +65,16 @@ pub(super) struct Failed {
 impl Transport {
     pub(super) fn new(upstream: &config::Upstream, timeouts: Timeouts) -> Result<Self, BuildError> {
         let authority: Authority = upstream.url.authority().parse()?;
+        let connector = Connector::new(upstream, timeouts.connect)?;
+        let connections = Arc::new(Connections::new(connector.tls_config()));
+        let open = match upstream.tls.identity {
+            Some(_) => Open::WithCertificate(Mutex::new(connections)),
+            None => Open::Lasting(connections),
+        };
         Ok(Self {
-            connector: Connector::new(upstream, timeouts.connect)?,
+            connector,
             protocol: upstream.protocol,
-            pool: Arc::default(),
-            http2: http2::Connections::default(),
+            open,
             scheme: if upstream.url.scheme() == "https" { Scheme::HTTPS } else { Scheme::HTTP },
             host: HeaderValue::from_str(authority.as_str())?,
             authority,
@@ -65,12 +89,17 @@ impl Transport {
         &self.authority
     }
 
+    /// Reads our certificate again, where there is one.
+    pub(super) fn reload(&self) -> Option<Reload> {
+        self.connector.reload()
+    }
+
     pub(super) async fn send(
         &self,
         server: &ServerAddress,
-        request: Request<Body>,
+        mut request: Box<Request<Body>>,
     ) -> Result<Answer, Failed> {
-        let (mut request, upload) = Upload::watch(request);
+        let upload = Upload::watch(&mut request);
         let offer = match self.protocol {
             Protocol::Http1 => Offer::Http1,
             Protocol::Http2 => Offer::Http2,
@@ -78,32 +107,52 @@ impl Transport {
             Protocol::Auto if tunnel::is_handshake(&request) || !self.connector.is_secure() => Offer::Http1,
             Protocol::Auto => Offer::Either,
         };
+        let open = self.open();
         if offer != Offer::Http1
-            && let Some(connection) = self.http2.slot(server).pick()
+            && let Some(connection) = open.http2.slot(server).pick()
         {
             return Box::pin(connection.send(request, &upload)).await;
         }
         while offer != Offer::Http2
-            && let Some(link) = self.pool.take(server)
+            && let Some(link) = open.http1.take(server)
         {
-            match http1::send(link, request, &self.host, &upload, &self.pool).await {
+            match http1::send(link, request, &self.host, &upload, &open.http1).await {
                 // The server had closed it, or had said something unasked.
-                Err(Failed { unprocessed: Some(again), .. }) => request = *again,
+                Err(Failed { unprocessed: Some(again), .. }) => request = again,
                 answered => return answered,
             }
         }
-        match Box::pin(self.connect(server, offer)).await {
-            Ok(Connection::Http1(link)) => http1::send(link, request, &self.host, &upload, &self.pool).await,
+        match Box::pin(self.connect(server, offer, &open)).await {
+            Ok(Connection::Http1(link)) => http1::send(link, request, &self.host, &upload, &open.http1).await,
             Ok(Connection::Http2(connection)) => Box::pin(connection.send(request, &upload)).await,
-            Err(error) => Err(Failed {
-                error: ForwardError::Connect(error.into()),
-                unprocessed: Some(Box::new(request)),
-            }),
+            Err(error) => {
+                Err(Failed { error: ForwardError::Connect(error.into()), unprocessed: Some(request) })
+            }
         }
     }
 
-    async fn connect(&self, server: &ServerAddress, offer: Offer) -> Result<Connection, ConnectError> {
-        let slot = self.http2.slot(server);
+    /// The connections that a request may go over.
+    fn open(&self) -> Arc<Connections> {
+        match &self.open {
+            Open::Lasting(open) => Arc::clone(open),
+            Open::WithCertificate(open) => {
+                let tls = self.connector.tls_config();
+                let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+                if open.tls.as_ref().map(Arc::as_ptr) != tls.as_ref().map(Arc::as_ptr) {
+                    *open = Arc::new(Connections::new(tls));
+                }
+                Arc::clone(&open)
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        server: &ServerAddress,
+        offer: Offer,
+        open: &Connections,
+    ) -> Result<Connection, ConnectError> {
+        let slot = open.http2.slot(server);
         let _opening = if offer == Offer::Http2 || offer == Offer::Either && slot.is_spoken() {
             // One is opened at a time, for all who wait.
             let opening = self.connector.in_time(slot.opening.lock()).await?;
@@ -114,10 +163,16 @@ impl Transport {
         } else {
             None
         };
-        match self.connector.connect(server, offer).await? {
+        match self.connector.connect(server, offer, open.tls.as_ref()).await? {
             Connected::Http1(stream) => Ok(Connection::Http1(http1::open(stream, server).await?)),
             Connected::Http2(stream) => Ok(Connection::Http2(slot.open(stream).await?)),
         }
+    }
+}
+
+impl Connections {
+    fn new(tls: Option<Arc<ClientConfig>>) -> Self {
+        Self { tls, http1: Arc::default(), http2: http2::Connections::default() }
     }
 }
 
@@ -154,8 +209,8 @@ mod tests {
         Transport::new(&upstream, timeouts).unwrap()
     }
 
-    fn request() -> Request<Body> {
-        Request::builder().uri("http://orders.internal/a?b").body(body::full("")).unwrap()
+    fn request() -> Box<Request<Body>> {
+        Box::new(Request::builder().uri("http://orders.internal/a?b").body(body::full("")).unwrap())
     }
 
     /// Answers each request with its own head, behind `interim`.

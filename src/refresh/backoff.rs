@@ -1,11 +1,10 @@
-//! When a session may be refreshed again after a refresh went wrong.
+//! When a token may be asked for again after that went wrong.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::BETWEEN_FORCED;
+use super::{BETWEEN_FORCED, Key};
 use crate::clock::Timestamp;
-use crate::session::store::RecordKey;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
@@ -13,11 +12,11 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// What is over is forgotten once there is this much of it, and then whenever it has doubled.
 const SWEEP_AT_LEAST: usize = 64;
 
-/// The sessions of this process whose refresh went wrong lately, or was forced.
+/// The tokens of this process whose refresh went wrong lately, or was forced.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
-    failures: HashMap<RecordKey, Failures>,
-    forced: HashMap<RecordKey, Timestamp>,
+    failures: HashMap<Key, Failures>,
+    forced: HashMap<Key, Timestamp>,
     sweep_at: usize,
 }
 
@@ -27,12 +26,14 @@ struct Failures {
     next_attempt: Timestamp,
     /// Until then only a token that was refused is replaced.
     spared_until: Timestamp,
+    /// The issuer has had its say, and it was no.
+    is_refusal: bool,
 }
 
 impl Backoff {
-    /// How long to wait before this session is refreshed again; `None` where it may be at once. `forced` where
-    /// its token was refused.
-    pub(super) fn wait(&self, key: &RecordKey, now: Timestamp, forced: bool) -> Option<Duration> {
+    /// How long to wait before this one is asked for again; `None` where it may be at once. `forced` where there is
+    /// none that can be used instead.
+    pub(super) fn wait(&self, key: &Key, now: Timestamp, forced: bool) -> Option<Duration> {
         let failures = self.failures.get(key)?;
         let wait = if forced { failures.next_attempt } else { failures.not_before() }.since(now);
         (!wait.is_zero()).then_some(wait)
@@ -40,30 +41,43 @@ impl Backoff {
 
     /// Notes a failure: the next attempt waits longer each time, and for `at_least` this long. `jitter`,
     /// from 0 to 1, keeps sessions that failed together from coming back together.
-    pub(super) fn note_failure(&mut self, key: &RecordKey, now: Timestamp, at_least: Duration, jitter: f64) {
+    pub(super) fn note_failure(&mut self, key: &Key, now: Timestamp, at_least: Duration, jitter: f64) {
         self.sweep(now);
-        let first = Failures { count: 0, next_attempt: now, spared_until: now };
+        let first = Failures { count: 0, next_attempt: now, spared_until: now, is_refusal: false };
         let failures = self.failures.entry(key.clone()).or_insert(first);
         let exponential = FIRST.saturating_mul(1 << failures.count.min(5)).min(LONGEST);
         failures.count += 1;
+        failures.is_refusal = false;
         failures.next_attempt = now + exponential.mul_f64(0.5 + jitter / 2.0).max(at_least);
     }
 
     /// After a failure: the session is not refreshed before this moment, unless its token is refused.
-    pub(super) fn spare(&mut self, key: &RecordKey, until: Timestamp) {
+    pub(super) fn spare(&mut self, key: &Key, until: Timestamp) {
         if let Some(failures) = self.failures.get_mut(key) {
             failures.spared_until = until;
         }
     }
 
+    /// The failure just noted was the issuer's word.
+    pub(super) fn note_refusal(&mut self, key: &Key) {
+        if let Some(failures) = self.failures.get_mut(key) {
+            failures.is_refusal = true;
+        }
+    }
+
+    /// Whether the last failure was the issuer's word.
+    pub(super) fn was_refused(&self, key: &Key) -> bool {
+        self.failures.get(key).is_some_and(|failures| failures.is_refusal)
+    }
+
     /// Forgets the failures of a session that was refreshed, or has ended.
-    pub(super) fn clear(&mut self, key: &RecordKey) {
+    pub(super) fn clear(&mut self, key: &Key) {
         self.failures.remove(key);
     }
 
     /// Whether a token that an upstream refused may be replaced now: not where the last replacement did not
     /// help, for a while. Notes that it is.
-    pub(super) fn may_force(&mut self, key: &RecordKey, now: Timestamp) -> bool {
+    pub(super) fn may_force(&mut self, key: &Key, now: Timestamp) -> bool {
         if self.forced.get(key).is_some_and(|forced| now.since(*forced) < BETWEEN_FORCED) {
             return false;
         }
@@ -73,7 +87,7 @@ impl Backoff {
     }
 
     /// The replaced token was accepted: should it be refused one day, replacing it may help again.
-    pub(super) fn note_helped(&mut self, key: &RecordKey) {
+    pub(super) fn note_helped(&mut self, key: &Key) {
         self.forced.remove(key);
     }
 
@@ -97,11 +111,16 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::store::RecordKey;
 
     const NOW: Timestamp = Timestamp::from_secs(1000);
 
-    fn key() -> RecordKey {
-        RecordKey("a".to_owned())
+    fn key() -> Key {
+        named("a")
+    }
+
+    fn named(record: &str) -> Key {
+        Key::Session(RecordKey(record.to_owned()))
     }
 
     #[test]
@@ -155,18 +174,29 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_remembered_until_something_else_comes() {
+        let mut backoff = Backoff::default();
+        backoff.note_failure(&key(), NOW, Duration::ZERO, 1.0);
+        assert!(!backoff.was_refused(&key()));
+        backoff.note_refusal(&key());
+        assert!(backoff.was_refused(&key()) && !backoff.was_refused(&named("b")));
+        backoff.note_failure(&key(), NOW, Duration::ZERO, 1.0);
+        assert!(!backoff.was_refused(&key()));
+    }
+
+    #[test]
     fn what_is_over_is_forgotten_and_what_is_not_is_kept() {
         let mut backoff = Backoff::default();
         for session in 0..1000 {
-            backoff.note_failure(&RecordKey(format!("old {session}")), NOW, Duration::ZERO, 1.0);
-            backoff.may_force(&RecordKey(format!("old {session}")), NOW);
+            backoff.note_failure(&named(&format!("old {session}")), NOW, Duration::ZERO, 1.0);
+            backoff.may_force(&named(&format!("old {session}")), NOW);
         }
-        assert!(backoff.wait(&RecordKey("old 0".to_owned()), NOW, false).is_some());
+        assert!(backoff.wait(&named("old 0"), NOW, false).is_some());
         let later = NOW + Duration::from_secs(600);
         for session in 0..1000 {
-            backoff.note_failure(&RecordKey(format!("new {session}")), later, Duration::ZERO, 1.0);
+            backoff.note_failure(&named(&format!("new {session}")), later, Duration::ZERO, 1.0);
         }
         assert!(backoff.failures.len() <= 1000 && backoff.forced.is_empty());
-        assert!(backoff.wait(&RecordKey("new 0".to_owned()), later, false).is_some());
+        assert!(backoff.wait(&named("new 0"), later, false).is_some());
     }
 }

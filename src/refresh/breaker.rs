@@ -71,6 +71,8 @@ impl Breaker {
             }
             // An answer, which tells something about one session at most.
             CallFault::TooLarge | CallFault::KeySet | CallFault::TokenAnswer(_) | CallFault::IdToken(_) => {}
+            // Nobody was asked.
+            CallFault::NotSigned => {}
         }
     }
 

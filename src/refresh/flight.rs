@@ -1,5 +1,6 @@
-//! One refresh of one session, from the lease to the write.
+//! One refresh of one session, from the lease to the issuer's answer; and one further token for it, in the same way.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,12 +10,15 @@ use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use super::lease::Lease;
+use super::state::Key;
 use super::{Outcome, Shared};
+use crate::config::{RouteGrant, RouteToken};
 use crate::oidc::{IssuerUnavailable, RefreshError};
+use crate::secret::Secret;
 use crate::session::cookie::Ticket;
 use crate::session::store::changes::Mark;
-use crate::session::store::{RecordKey, Unavailable, Version};
-use crate::session::{Cause, Session, TokensReplaced};
+use crate::session::store::{Unavailable, Version};
+use crate::session::{Cause, Session};
 use crate::telemetry::chain;
 use crate::tokens::{Freshness, Tokens};
 
@@ -34,25 +38,34 @@ const WATCH: Duration = Duration::from_secs(40);
 
 /// For how long what was surely not sent is tried again, and after what pause. Half of what a request
 /// waits, so that it may still see the flight land.
-const RETRY_FOR: Duration = Duration::from_secs(5);
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
+pub(super) const RETRY_FOR: Duration = Duration::from_secs(5);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// A refresh token that may have been used up already is sent again only this shortly before the access
 /// token dies, when there is nothing left to lose.
 const NEAR_EXPIRY: Duration = Duration::from_secs(5);
 
 /// An issuer's `Retry-After` is kept up to this: a session without a token waits for it.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// How often an access token is exchanged before this flight gives up. Once more is enough, unless it is refreshed again
+/// and again meanwhile.
+const MOST_TRIES: usize = 3;
 
 pub(super) struct Flight {
-    shared: Arc<Shared>,
-    ticket: Ticket,
-    key: RecordKey,
-    /// The version that was found wanting.
+    pub(super) shared: Arc<Shared>,
+    pub(super) ticket: Ticket,
+    key: Key,
+    pub(super) issuer: String,
+    /// Which token it is, if not the access token.
+    pub(super) wanted: Option<Arc<RouteToken>>,
+    /// The version that was found wanting, and the token in it, if there was one.
     seen: Version,
+    seen_token: Option<Secret>,
     /// An upstream has refused the token, however fresh it looks.
     forced: bool,
-    lease: Lease,
+    /// `None` where the refresh token is not sent: then nothing is used up, and the compare-and-set suffices.
+    pub(super) lease: Option<Lease>,
     announce: Arc<SetOnce<Outcome>>,
 }
 
@@ -69,36 +82,57 @@ impl Flight {
         shared: Arc<Shared>,
         ticket: Ticket,
         session: &Session,
+        wanted: Option<&Arc<RouteToken>>,
         forced: bool,
         announce: Arc<SetOnce<Outcome>>,
     ) -> Self {
-        let key = shared.sessions.record_key(&ticket);
-        // A token that was refused is of as little use as one that has expired: others may wait already.
-        let used_until = (!forced).then_some(session.tokens.expires_at);
-        let lease = Lease::new(&shared, &ticket, used_until);
-        Self { shared, ticket, key, seen: session.version, forced, lease, announce }
+        let key = Key::new(shared.sessions.record_key(&ticket), wanted);
+        let seen_token = session.tokens.held(wanted.map(Arc::as_ref)).map(|held| held.value.clone());
+        let sends_refresh_token = wanted.is_none_or(|wanted| wanted.grant == RouteGrant::RefreshToken);
+        // A token that was refused is of as little use as one that has expired: others may wait already. Where it is
+        // one route's, all others can do with the access token meanwhile, and are to keep the refresh token.
+        let used_until = (!forced || wanted.is_some()).then_some(session.tokens.expires_at);
+        let lease = sends_refresh_token.then(|| Lease::new(&shared, &ticket, used_until));
+        let (wanted, seen) = (wanted.map(Arc::clone), session.version);
+        let issuer = session.identity.issuer.clone();
+        Self { shared, ticket, key, issuer, wanted, seen, seen_token, forced, lease, announce }
     }
 
-    pub(super) async fn run(self) {
-        let outcome = match self.clear_for_departure().await {
+    pub(super) async fn run(mut self) {
+        let mut outcome = None;
+        for _ in 0..MOST_TRIES {
+            outcome = self.fly().await;
+            if outcome.is_some() {
+                break;
+            }
+        }
+        self.tell(outcome.unwrap_or(Outcome::IssuerUnavailable));
+        // Off the board before a store that is slow lets go: who finds wanting what was told needs another flight.
+        let lease = self.lease.take();
+        drop(self);
+        if let Some(lease) = lease
+            && let Err(unavailable) = lease.release().await
+        {
+            tracing::debug!(event = "refresh.lease_unreleased", error = %unavailable);
+        }
+    }
+
+    /// `None` where the access token was refreshed while it was exchanged.
+    async fn fly(&self) -> Option<Outcome> {
+        match self.clear_for_departure().await {
             Ok(Clearance::Go(session, mark)) => {
                 let started = Instant::now();
                 let outcome = tokio::select! {
                     biased;
-                    outcome = self.redeem(session, mark) => outcome,
-                    never = self.lease.keep() => match never {},
+                    outcome = self.redeem(session, mark) => outcome?,
+                    never = self.keep_lease() => match never {},
                 };
                 let metrics = self.shared.sessions.common().metrics();
                 metrics.observe_refresh(self.shared.sessions.app(), outcome.as_str(), started.elapsed());
-                outcome
+                Some(outcome)
             }
-            Ok(Clearance::Done(outcome)) => outcome,
-            Err(unavailable) => store_unavailable(&unavailable),
-        };
-        self.tell(outcome);
-        // Whoever waits for the lease elsewhere can go on; here it is on the board until then.
-        if let Err(unavailable) = self.lease.release().await {
-            tracing::debug!(event = "refresh.lease_unreleased", error = %unavailable);
+            Ok(Clearance::Done(outcome)) => Some(outcome),
+            Err(unavailable) => Some(store_unavailable(&unavailable)),
         }
     }
 
@@ -111,36 +145,91 @@ impl Flight {
         while started.elapsed() < WATCH {
             let mut changed = pin!(change.notified());
             changed.as_mut().enable();
-            let leased = self.lease.take().await?;
+            let leased = match &self.lease {
+                Some(lease) => lease.take().await?,
+                None => true,
+            };
             let mark = sessions.mark(&self.ticket);
             let Some(current) = sessions.load_stored(&self.ticket).await? else {
                 return Ok(Clearance::Done(Outcome::Gone));
             };
-            let freshness = self.shared.freshness(&current);
-            let somebody_was_faster = current.version > self.seen && freshness != Freshness::Expired;
-            if somebody_was_faster || (!self.forced && freshness == Freshness::Fresh) {
-                return Ok(Clearance::Done(Outcome::Fresh(current)));
+            if let Some(outcome) = self.is_settled_by(&current) {
+                return Ok(Clearance::Done(outcome));
             }
             let may_be_unwritten =
                 started.elapsed() < AFTER_OUTAGE && sessions.had_an_outage_within(AFTER_OUTAGE);
             // Behind a slow store the lease may have passed on, and what was read be somebody's past.
-            if leased && self.lease.is_young() && !may_be_unwritten {
+            let is_young = self.lease.as_ref().is_none_or(Lease::is_young);
+            if leased && is_young && !may_be_unwritten && self.is_alone() {
+                if self.is_held_back(&current) {
+                    return Ok(Clearance::Done(Outcome::IssuerUnavailable));
+                }
                 return Ok(Clearance::Go(current, mark));
             }
-            let _ = tokio::time::timeout(self.jittered(poll), changed).await;
-            poll = (poll * 2).min(LONGEST_POLL);
+            let is_told = tokio::time::timeout(self.jittered(poll), changed).await.is_ok();
+            // Whoever has written gives the lease up next.
+            poll = if is_told { POLL } else { (poll * 2).min(LONGEST_POLL) };
         }
         Ok(Clearance::Done(Outcome::IssuerUnavailable))
     }
 
+    /// What comes of it where there is nothing to ask the issuer for, or nothing to ask it with.
+    fn is_settled_by(&self, current: &Arc<Session>) -> Option<Outcome> {
+        let wanted = self.wanted.as_ref();
+        let freshness = self.shared.freshness(current, wanted);
+        let held = current.tokens.held(wanted.map(Arc::as_ref)).map(|held| held.value);
+        let somebody_was_faster = current.version > self.seen
+            && held != self.seen_token.as_ref()
+            && freshness != Freshness::Expired;
+        if somebody_was_faster || (!self.forced && freshness == Freshness::Fresh) {
+            return Some(Outcome::Fresh(Arc::clone(current)));
+        }
+        let subject_is_dead =
+            self.lease.is_none() && self.shared.freshness(current, None) == Freshness::Expired;
+        subject_is_dead.then_some(Outcome::IssuerUnavailable)
+    }
+
+    /// Whether no other flight of this process has sent the session's refresh token and is still about it, its lease gone.
+    fn is_alone(&self) -> bool {
+        if self.lease.is_none() {
+            return true;
+        }
+        let mut state = self.shared.state();
+        let record = self.shared.sessions.record_key(&self.ticket);
+        *state.redeeming.entry(record).or_insert_with(|| self.key.clone()) == self.key
+    }
+
+    /// Another flight of this session may have sent the same refresh token in vain while this one waited for the lease.
+    fn is_held_back(&self, current: &Session) -> bool {
+        let urgent = self.forced || self.wanted.is_some();
+        let urgent = urgent || self.shared.freshness(current, None) == Freshness::Expired;
+        let now = self.shared.clock.now();
+        self.lease.is_some() && self.shared.state().backoff.wait(&self.session_key(), now, urgent).is_some()
+    }
+
+    async fn keep_lease(&self) -> Infallible {
+        match &self.lease {
+            Some(lease) => lease.keep().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Asks the issuer, again where surely nothing was sent, and has the answer written.
-    async fn redeem(&self, session: Arc<Session>, mark: Mark) -> Outcome {
+    async fn redeem(&self, session: Arc<Session>, mark: Mark) -> Option<Outcome> {
         let started = Instant::now();
+        let mut nonce_is_at_hand = false;
         let error = loop {
-            let error = match self.shared.grants.refresh(&session.tokens, &session.identity).await {
+            let error = match self.ask(&session).await {
                 Ok(tokens) => {
                     self.note_answer();
                     return self.write(session, mark, tokens).await;
+                }
+                // Once: an issuer that refuses its own nonce would do so for ever.
+                Err(RefreshError::NonceRequired)
+                    if !nonce_is_at_hand && !self.lease.as_ref().is_some_and(Lease::may_be_over) =>
+                {
+                    nonce_is_at_hand = true;
+                    continue;
                 }
                 Err(error) => error,
             };
@@ -150,11 +239,37 @@ impl Flight {
             tokio::time::sleep(self.jittered(RETRY_PAUSE)).await;
             // A store that is away may have let the lease pass on: another process may be about to send the
             // same token.
-            if self.lease.may_be_over() {
+            if self.lease.as_ref().is_some_and(Lease::may_be_over) {
                 break error;
             }
         };
-        match &error {
+        Some(self.explain(&session, &error).await)
+    }
+
+    async fn ask(&self, session: &Session) -> Result<Tokens, RefreshError> {
+        let (grants, Session { tokens, identity, .. }) = (&self.shared.grants, session);
+        match &self.wanted {
+            None => grants.refresh(tokens, identity).await,
+            Some(wanted) => grants.obtain(tokens, identity, wanted).await,
+        }
+    }
+
+    /// What comes of it where the issuer has brought no tokens.
+    async fn explain(&self, session: &Session, error: &RefreshError) -> Outcome {
+        match error {
+            // Some issuers say `invalid_grant` of a resource. Whether the refresh token is dead the next refresh tells.
+            RefreshError::InvalidGrant
+            | RefreshError::Refused { .. }
+            | RefreshError::NonceRequired
+            | RefreshError::UnknownIssuer
+                if self.wanted.is_some() =>
+            {
+                tracing::error!(event = "route_token.refused", error = %chain(error), "requests that need it are refused");
+                self.shared.state().breaker(&self.issuer).note_answer();
+                self.back_off(Duration::ZERO);
+                self.shared.state().backoff.note_refusal(&self.key);
+                Outcome::Refused
+            }
             RefreshError::InvalidGrant => {
                 self.note_answer();
                 self.end(session.version, Cause::InvalidGrant).await
@@ -162,18 +277,19 @@ impl Flight {
             RefreshError::WrongIdentity(issued) => {
                 self.note_answer();
                 let outcome = self.end(session.version, Cause::WrongIdentity).await;
-                self.shared.revocations.revoke(issued).await;
+                self.shared.revocations.revoke(&self.issuer, issued).await;
                 outcome
             }
-            RefreshError::Refused { .. } => {
-                tracing::error!(event = "refresh.refused", error = %chain(&error), "sessions are kept");
-                self.shared.state().breaker.note_answer();
+            RefreshError::UnknownIssuer => self.wind_up(session, error).await,
+            RefreshError::Refused { .. } | RefreshError::NonceRequired => {
+                tracing::error!(event = "refresh.refused", error = %chain(error), "sessions are kept");
+                self.shared.state().breaker(&self.issuer).note_answer();
                 self.back_off(Duration::ZERO)
             }
-            RefreshError::NotSent(unavailable) => self.note_outage(&error, unavailable),
+            RefreshError::NotSent(unavailable) => self.note_outage(error, unavailable),
             RefreshError::Ambiguous(unavailable) => {
-                let outcome = self.note_outage(&error, unavailable);
-                self.spare(&session);
+                let outcome = self.note_outage(error, unavailable);
+                self.spare(session);
                 outcome
             }
         }
@@ -183,13 +299,17 @@ impl Flight {
     fn note_answer(&self) {
         let mut state = self.shared.state();
         state.backoff.clear(&self.key);
-        state.breaker.note_answer();
+        if self.lease.is_some() {
+            // The refresh token that may have been used up was not, or is another now.
+            state.backoff.clear(&self.session_key());
+        }
+        state.breaker(&self.issuer).note_answer();
     }
 
     /// The issuer brought no tokens this time. It is left alone for as long as it asks for.
     fn note_outage(&self, error: &RefreshError, unavailable: &IssuerUnavailable) -> Outcome {
         tracing::warn!(event = "refresh.issuer_unavailable", error = %chain(error));
-        self.shared.state().breaker.note_fault(unavailable.fault());
+        self.shared.state().breaker(&self.issuer).note_fault(unavailable.fault());
         let asked_for = unavailable.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
         self.back_off(asked_for)
     }
@@ -198,10 +318,28 @@ impl Flight {
     /// an upstream refuses is of none: then the refresh token is sent after the ordinary back-off. Where it was
     /// used up indeed, the session ends, and its user logs in again. Where it was not, as is likely behind a
     /// 503 or a 429, waiting would have the user refused for as long as the dead token looks alive.
+    ///
+    /// Where it was sent for a route's token, that one is spared in the same way, and the access token too.
     fn spare(&self, session: &Session) {
-        let now = self.shared.clock.now();
-        let left = session.tokens.expires_at.since(now).saturating_sub(NEAR_EXPIRY);
-        self.shared.state().backoff.spare(&self.key, now + left);
+        if self.lease.is_none() {
+            return;
+        }
+        let (now, jitter) = (self.shared.clock.now(), self.shared.random.fraction());
+        let until = |wanted: Option<&RouteToken>| {
+            let held = session.tokens.held(wanted);
+            held.map_or(now, |held| now + held.expires_at.since(now).saturating_sub(NEAR_EXPIRY))
+        };
+        let mut state = self.shared.state();
+        state.backoff.spare(&self.key, until(self.wanted.as_deref()));
+        if self.wanted.is_some() {
+            let key = self.session_key();
+            state.backoff.note_failure(&key, now, Duration::ZERO, jitter);
+            state.backoff.spare(&key, until(None));
+        }
+    }
+
+    fn session_key(&self) -> Key {
+        Key::Session(self.shared.sessions.record_key(&self.ticket))
     }
 
     fn back_off(&self, at_least: Duration) -> Outcome {
@@ -210,106 +348,24 @@ impl Flight {
         Outcome::IssuerUnavailable
     }
 
-    /// Writes what was issued. While the store is away, this process serves the new tokens and keeps
-    /// trying, under a lease it wants all the while.
-    async fn write(&self, mut before: Arc<Session>, mut mark: Mark, tokens: Tokens) -> Outcome {
-        let change = self.shared.sessions.await_change(&self.ticket);
-        let mut pause = POLL;
-        loop {
-            let mut changed = pin!(change.notified());
-            changed.as_mut().enable();
-            let unavailable = match self.try_write(&mut before, &mut mark, &tokens).await {
-                Ok(Some(outcome)) => return outcome,
-                Ok(None) => continue,
-                Err(unavailable) => unavailable,
-            };
-            // The session has died of age: nobody will ask for these tokens, nor log them out.
-            if self.shared.clock.now() >= before.expires_at {
-                return self.discard(&tokens).await;
-            }
-            let version = Version(before.version.0 + 1);
-            let newer = Session { tokens: tokens.clone(), version, ..Session::clone(&before) };
-            self.tell_unwritten(newer, mark, &unavailable);
-            // A store that is heard of again wakes all who wait for it.
-            let is_told = tokio::time::timeout(self.jittered(pause), changed).await.is_ok();
-            pause = if is_told { POLL } else { (pause * 2).min(LONGEST_POLL) };
+    /// Nothing can renew this session any more: it lives for as long as its access token does.
+    async fn wind_up(&self, session: &Session, error: &RefreshError) -> Outcome {
+        if self.shared.freshness(session, None) == Freshness::Expired {
+            tracing::warn!(event = "refresh.issuer_unknown", error = %error, "the session ends");
+            return self.end(session.version, Cause::UnknownIssuer).await;
         }
-    }
-
-    /// Writes over `before`; `None` where there was something older, which now is `before`.
-    async fn try_write(
-        &self,
-        before: &mut Arc<Session>,
-        mark: &mut Mark,
-        tokens: &Tokens,
-    ) -> Result<Option<Outcome>, Unavailable> {
-        let sessions = &self.shared.sessions;
-        match sessions.replace_tokens(&self.ticket, before, tokens.clone()).await? {
-            TokensReplaced::Written(session) => return Ok(Some(Outcome::Fresh(session))),
-            TokensReplaced::Ended => return Ok(Some(self.discard(tokens).await)),
-            TokensReplaced::Conflict => {}
-        }
-        *mark = sessions.mark(&self.ticket);
-        let Some(found) = sessions.load_stored(&self.ticket).await? else {
-            return Ok(Some(self.discard(tokens).await));
-        };
-        // A failover may lose what was written last, and with it what `before` was.
-        if found.version <= before.version {
-            tracing::warn!(event = "refresh.store_went_back", found = found.version.0);
-            *before = found;
-            return Ok(None);
-        }
-        // A write whose answer was lost may have been done: then what lies there is ours.
-        if found.tokens != *tokens {
-            tracing::warn!(event = "refresh.conflict", found = found.version.0);
-        }
-        Ok(Some(Outcome::Fresh(found)))
-    }
-
-    /// The session's end was faster: what was issued for a dead session is revoked and thrown away.
-    async fn discard(&self, tokens: &Tokens) -> Outcome {
-        tracing::info!(event = "refresh.session_gone", "what was issued is revoked");
-        self.tell(Outcome::Gone);
-        self.shared.revocations.revoke(tokens).await;
-        Outcome::Gone
-    }
-
-    /// The refresh token is dead. Another process may have got further; otherwise the session has ended.
-    async fn end(&self, version: Version, cause: Cause) -> Outcome {
-        match self.shared.sessions.end_version(&self.ticket, version).await {
-            Ok(Some(session)) => {
-                self.shared.sessions.note_end(cause);
-                self.tell(Outcome::Ended);
-                self.shared.revocations.revoke(&session.tokens).await;
-                Outcome::Ended
-            }
-            Ok(None) => match self.shared.sessions.load_stored(&self.ticket).await {
-                Ok(Some(session)) => Outcome::Fresh(session),
-                Ok(None) => Outcome::Gone,
-                Err(unavailable) => store_unavailable(&unavailable),
-            },
-            Err(unavailable) => store_unavailable(&unavailable),
-        }
+        let outcome = self.back_off(Duration::ZERO);
+        self.shared.state().backoff.spare(&self.key, session.tokens.expires_at);
+        outcome
     }
 
     /// This pause, or half as much less or more: who waits for the same comes back one after the other.
-    fn jittered(&self, pause: Duration) -> Duration {
+    pub(super) fn jittered(&self, pause: Duration) -> Duration {
         pause.mul_f64(0.5 + self.shared.random.fraction())
     }
 
-    /// Lets this process serve what the store did not take.
-    fn tell_unwritten(&self, newer: Session, mark: Mark, unavailable: &Unavailable) {
-        // Counted before anybody can know of it, and until the flight ends.
-        self.shared.unwritten.fetch_add(1, Ordering::SeqCst);
-        if self.tell(Outcome::Unwritten(Arc::new(newer), mark)) {
-            tracing::warn!(event = "refresh.unwritten", error = %unavailable);
-        } else {
-            self.shared.unwritten.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
     /// Tells those who wait, once; `true` the first time.
-    fn tell(&self, outcome: Outcome) -> bool {
+    pub(super) fn tell(&self, outcome: Outcome) -> bool {
         self.announce.set(outcome).is_ok()
     }
 }
@@ -318,14 +374,21 @@ impl Drop for Flight {
     /// However a flight ends, by a panic too, nobody waits for it, nor may board it any more.
     fn drop(&mut self) {
         self.tell(Outcome::IssuerUnavailable);
-        self.shared.state().flights.remove(&self.key);
+        {
+            let mut state = self.shared.state();
+            state.flights.remove(&self.key);
+            let record = self.shared.sessions.record_key(&self.ticket);
+            if state.redeeming.get(&record) == Some(&self.key) {
+                state.redeeming.remove(&record);
+            }
+        }
         if let Some(Outcome::Unwritten(..)) = self.announce.get() {
             self.shared.unwritten.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
 
-fn store_unavailable(unavailable: &Unavailable) -> Outcome {
+pub(super) fn store_unavailable(unavailable: &Unavailable) -> Outcome {
     tracing::warn!(event = "refresh.store_unavailable", error = %unavailable);
     Outcome::StoreUnavailable
 }

@@ -6,11 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::Issuer;
+use super::{Issuer, Unwanted};
 use crate::clock::Timestamp;
 use crate::oidc::TokenKind;
 use crate::secret::{self, Secret};
-use crate::tokens::Tokens;
 
 /// Counts changes that older gateways cannot read; a new field is none.
 const FORMAT: u32 = 1;
@@ -49,21 +48,16 @@ struct Plaintext<'a> {
 }
 
 impl Errand {
-    /// What is to be revoked of these tokens: the refresh token first (R51).
-    pub(super) fn all_of(issuer: &Issuer, tokens: &Tokens, now: Timestamp) -> Vec<Self> {
-        let errands = super::of(tokens).map(|(token, kind)| Self {
+    pub(super) fn new(issuer: &Issuer, unwanted: &Unwanted<'_>, now: Timestamp) -> Self {
+        Self {
             app: issuer.app.to_string(),
             issuer: issuer.url.to_string(),
             client_id: issuer.client_id.to_string(),
-            kind,
-            token: token.clone(),
+            kind: unwanted.kind,
+            token: unwanted.token.clone(),
             posted_at: now,
-            over_at: match kind {
-                TokenKind::RefreshToken => now + LONGEST,
-                TokenKind::AccessToken => tokens.expires_at,
-            },
-        });
-        errands.collect()
+            over_at: unwanted.expires_at.unwrap_or(now + LONGEST),
+        }
     }
 
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {

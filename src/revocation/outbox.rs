@@ -10,11 +10,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::errand::Errand;
-use super::{Issuer, Revocations, TRY, Tried};
+use super::{Issuer, Revocations, TRY, Tried, Unwanted};
 use crate::oidc::TokenKind;
 use crate::session::store::{Unavailable, outbox};
 use crate::session::{Common, Unopened};
-use crate::tokens::Tokens;
 
 /// When an errand is due for others, should this process not come to an end with it: both first tries, and a
 /// little more.
@@ -86,9 +85,10 @@ impl Outbox {
     }
 
     /// Posts, asks the issuer once, and strikes what it has answered.
-    pub(super) async fn revoke(self: &Arc<Self>, issuer: &Issuer, tokens: &Tokens) {
-        let errands = Errand::all_of(issuer, tokens, self.common.now());
-        if issuer.grants.is_known_not_to_revoke() {
+    pub(super) async fn revoke(self: &Arc<Self>, issuer: &Issuer, all: &[Unwanted<'_>]) {
+        let now = self.common.now();
+        let errands: Vec<_> = all.iter().map(|unwanted| Errand::new(issuer, unwanted, now)).collect();
+        if issuer.grants.is_known_not_to_revoke(&issuer.url) {
             errands.iter().for_each(|errand| self.count(errand, "not_offered"));
             return;
         }
@@ -219,8 +219,9 @@ impl Outbox {
                 self.strike(&entry.id).await;
                 continue;
             }
-            match apps.iter().find(|app| app.issuer.is_for(&errand)) {
-                Some(app) => all.push(Fetched { id: entry.id, errand, issuer: app.issuer.clone() }),
+            let mut issuers = apps.iter().flat_map(|app| app.issuers.iter());
+            match issuers.find(|issuer| issuer.is_for(&errand)) {
+                Some(issuer) => all.push(Fetched { id: entry.id, errand, issuer: issuer.clone() }),
                 None => self.leave_to_others(&entry.id).await,
             }
         }

@@ -13,7 +13,7 @@ use crate::respond::{self, Audience};
 /// The gateway's answer. A panic is a fault of ours; it ends one request and nothing more.
 pub(super) async fn answer(
     gateway: &Gateway,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     connection: Connection,
 ) -> Response<Body> {
     AssertUnwindSafe(gateway.handle(request, connection)).catch_unwind().await.unwrap_or_else(|_| {

@@ -151,7 +151,7 @@ async fn respond(
 ) -> Result<Response<Sending>, Infallible> {
     let under_way = connection.timing.begin_request();
     let connection = Connection { peer: connection.client.address, client: connection };
-    let request = request.map(|incoming| under_way.receives(incoming));
+    let request = Box::new(request.map(|incoming| under_way.receives(incoming)));
     let response = answer(&listener.gateway, request, connection).await;
     Ok(response.map(|body| under_way.until_sent(body)))
 }

@@ -144,14 +144,25 @@ pub fn names(headers: &HeaderMap, prefix: &str) -> Vec<String> {
 /// Takes the cookies out that are ours by their name, and leaves the others as they are, in one field.
 /// Without any left the field goes too.
 pub fn remove(headers: &mut HeaderMap, is_ours: impl Fn(&str) -> bool) {
-    let others: Vec<&[u8]> = pairs(headers)
-        .filter(|pair| {
-            let name = split_at_equals(pair).map_or(*pair, |(name, _)| name);
-            !std::str::from_utf8(name).is_ok_and(&is_ours)
-        })
-        .collect();
-    let rewritten = HeaderValue::from_bytes(&others.join(b"; ".as_slice()));
-    match rewritten {
+    let mut fields = headers.get_all(COOKIE).iter();
+    let Some(first) = fields.next() else { return };
+    let mut is_rewritten = fields.next().is_some();
+    let mut others = Vec::with_capacity(first.len());
+    for pair in pairs(headers) {
+        let name = split_at_equals(pair).map_or(pair, |(name, _)| name);
+        if std::str::from_utf8(name).is_ok_and(&is_ours) {
+            is_rewritten = true;
+            continue;
+        }
+        if !others.is_empty() {
+            others.extend_from_slice(b"; ");
+        }
+        others.extend_from_slice(pair);
+    }
+    if !is_rewritten && !others.is_empty() {
+        return;
+    }
+    match HeaderValue::try_from(others) {
         Ok(value) if !value.is_empty() => drop(headers.insert(COOKIE, value)),
         Ok(_) | Err(_) => drop(headers.remove(COOKIE)),
     }

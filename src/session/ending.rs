@@ -26,12 +26,18 @@ pub enum Cause {
     Abandoned,
     /// The issuer no longer honours the refresh token.
     InvalidGrant,
+    /// The access token has died before its time, and nothing can replace it.
+    TokenInactive,
     /// The issuer's tokens are suddenly somebody else's.
     WrongIdentity,
+    /// The issuer is not configured any more, and the access token has expired.
+    UnknownIssuer,
     /// The issuer said so, in a logout token.
     Backchannel,
     /// The issuer said so, by way of the browser.
     Frontchannel,
+    /// A transmitter of shared signals said so.
+    SharedSignals,
     /// An operator said so.
     Admin,
 }
@@ -44,9 +50,12 @@ impl Cause {
             Self::Replaced => "replaced",
             Self::Abandoned => "abandoned",
             Self::InvalidGrant => "invalid_grant",
+            Self::TokenInactive => "token_inactive",
             Self::WrongIdentity => "wrong_identity",
+            Self::UnknownIssuer => "unknown_issuer",
             Self::Backchannel => "backchannel",
             Self::Frontchannel => "frontchannel",
+            Self::SharedSignals => "shared-signals",
             Self::Admin => "admin",
         }
     }

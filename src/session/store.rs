@@ -26,7 +26,7 @@ pub const COLLECTION_MARGIN: Duration = Duration::from_secs(300);
 
 /// The name of a record: a hash of the session's id, in hexadecimal. Knowing it opens nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RecordKey(pub(crate) String);
+pub struct RecordKey(pub String);
 
 /// The name of an index, the list of one user's sessions: a keyed hash in hexadecimal, which tells nobody
 /// whose they are.

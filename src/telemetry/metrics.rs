@@ -39,6 +39,7 @@ struct Counts {
     logouts: Family<OfCause, Counter>,
     token_refreshes: Family<OfApp, Counter>,
     token_refresh_duration: Histogram,
+    introspections: Family<OfApp, Counter>,
     revocations: Family<OfApp, Counter>,
     outbox: Gauge<f64, AtomicU64>,
     open_tunnels: Gauge,
@@ -89,6 +90,8 @@ impl Metrics {
             "Refreshes of access tokens, from the lease to the write",
             token_refresh_duration.clone(),
         );
+        let introspections =
+            registered(r, "token_introspections", "Access tokens that the issuer was asked about");
         let revocations = registered(r, "revocations", "Tokens to be revoked, by what became of it");
         let outbox = registered(r, "outbox_entries", "Revocations that wait for their issuer");
         let open_tunnels = registered(r, "open_tunnels", "WebSockets that are open");
@@ -103,6 +106,7 @@ impl Metrics {
             logouts,
             token_refreshes,
             token_refresh_duration,
+            introspections,
             revocations,
             outbox,
             open_tunnels,
@@ -158,6 +162,11 @@ impl Metrics {
     pub fn observe_refresh(&self, app: &str, result: &'static str, took: Duration) {
         self.0.token_refreshes.get_or_create(&OfApp { app: app.to_owned(), result }).inc();
         self.0.token_refresh_duration.observe(took.as_secs_f64());
+    }
+
+    /// The issuer was asked whether an access token is good.
+    pub fn count_introspection(&self, app: &str, result: &'static str) {
+        self.0.introspections.get_or_create(&OfApp { app: app.to_owned(), result }).inc();
     }
 
     /// Something became of a token that was to be revoked.

@@ -57,20 +57,67 @@ async fn a_script_finds_no_token() {
     App::on_http().await.runs("no_token_in_script").await;
 }
 
+#[tokio::test]
+async fn a_silent_login_asks_nobody_at_an_issuer_of_another_site() {
+    App::on_http().await.runs("silent_login").await;
+}
+
+#[tokio::test]
+async fn a_silent_login_asks_nobody_at_an_issuer_of_the_same_site() {
+    App::beside_its_issuer().await.runs("silent_login").await;
+}
+
+#[tokio::test]
+async fn r21_a_posted_response_logs_in_by_clicks_on_http() {
+    let app = App::on_http_with(|setup| setup.oidc.push_str("\nresponse_mode: form_post")).await;
+    app.runs("login_call_refresh_logout").await;
+}
+
+#[tokio::test]
+async fn r21_a_posted_response_logs_in_by_clicks_on_https() {
+    let app = App::on_https_with(|setup| setup.oidc.push_str("\nresponse_mode: form_post")).await;
+    app.runs("login_call_refresh_logout").await;
+}
+
 impl App {
     /// Chromium talks to the gateway itself.
     async fn on_http() -> Self {
+        Self::on_http_with(|_| {}).await
+    }
+
+    async fn on_http_with(change: impl FnOnce(&mut Setup)) -> Self {
+        Self::on_host("localhost", change).await
+    }
+
+    /// Cookies take no notice of ports: to a browser this is the issuer's own site.
+    async fn beside_its_issuer() -> Self {
+        Self::on_host("127.0.0.1", |_| {}).await
+    }
+
+    async fn on_host(host: &str, change: impl FnOnce(&mut Setup)) -> Self {
         let port = Reserved::new();
-        let origin = format!("http://localhost:{}", port.address().port());
+        let origin = format!("http://{host}:{}", port.address().port());
         let listen = port.address().to_string();
-        Self { _port: Some(port), ..Self::start(origin, |setup| setup.listen = listen).await }
+        let adapt = |setup: &mut Setup| {
+            setup.listen = listen;
+            change(setup);
+        };
+        Self { _port: Some(port), ..Self::start(origin, adapt).await }
     }
 
     /// A TLS terminator stands in front of the gateway.
     async fn on_https() -> Self {
+        Self::on_https_with(|_| {}).await
+    }
+
+    async fn on_https_with(change: impl FnOnce(&mut Setup)) -> Self {
         let mut terminator = Terminator::start().await;
         let trusted = "trusted_proxies: [127.0.0.1/32]".to_owned();
-        let app = Self::start(terminator.origin().to_owned(), |setup| setup.server = trusted).await;
+        let adapt = |setup: &mut Setup| {
+            setup.server = trusted;
+            change(setup);
+        };
+        let app = Self::start(terminator.origin().to_owned(), adapt).await;
         terminator.forward_to(app._gateway.address).await;
         Self { _terminator: Some(terminator), ..app }
     }

@@ -6,19 +6,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloakroom::config::{
-    Auth, ClientAuth, Config, Csrf, Diagnostic, Faults, Loaded, LogFormat, Origin, SameSite, Store, Target,
-    Token, load, parse,
+    Auth, ClientAuth, Config, Csrf, Diagnostic, Faults, Loaded, LogFormat, Origin, RouteGrant, RouteToken,
+    SameSite, Store, Target, Token, TokenTarget, load, parse,
 };
 
 mod apps;
+mod authorization;
 mod defaults;
 mod environment;
 mod faults_in_general;
 mod files;
+mod issuers;
 mod routes;
 mod secrets;
 mod server;
 mod sessions;
+mod signals;
+mod signing_keys;
 mod tls;
 mod upstreams;
 mod yaml;
@@ -55,6 +59,11 @@ fn environment(name: &str) -> Option<String> {
         "SECRET" => "hunter2\n",
         "EMPTY" => "",
         "NEWLINE" => "\n",
+        // RFC 8037 appendix A.1.
+        "JWK" => {
+            r#"{"kty": "OKP", "crv": "Ed25519", "kid": "from-env", "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+                "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#
+        }
         "PORT" => "4711",
         "INJECTION" => "x\n  listen: 1.2.3.4:5\nadmin: {}",
         _ => return None,

@@ -57,6 +57,29 @@ fn the_readme_s_route_to_several_servers_is_good() {
 }
 
 #[test]
+fn the_readme_s_several_issuers_and_shared_signals_are_good() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let yaml = |after: &str| {
+        let (_, rest) = readme.split_once(after).unwrap();
+        let (_, rest) = rest.split_once("```yaml\n").unwrap();
+        rest.split_once("```").unwrap().0
+    };
+    let (before, rest) = yaml("Write `cloakroom.yaml`:").split_once("    oidc:\n").unwrap();
+    let (_, routes) = rest.split_once("    routes:\n").unwrap();
+    let (issuers, signals) = (yaml("### Several issuers"), yaml("### Shared signals"));
+    let machine = Machine::new();
+    let file = machine.holds(&format!("{before}{issuers}{signals}    routes:\n{routes}"));
+    let loaded = config::load(&file, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+    let app = &loaded.config.apps[0];
+    let callback = format!("{}{}{}", app.origin.as_str(), app.base_path, app.oidc[0].callback_path());
+    assert!(
+        app.oidc.len() == 2 && readme.contains(&format!("`{callback}`")),
+        "{callback} is to be registered"
+    );
+    assert!(app.shared_signals.as_ref().unwrap().authorization.is_some());
+}
+
+#[test]
 fn each_file_in_config_is_good() {
     let folder = TempDir::new().unwrap();
     let environment = |name: &str| match name {
@@ -100,7 +123,9 @@ impl Machine {
         fs::create_dir_all(folder.path().join("etc/cloakroom")).unwrap();
         fs::create_dir_all(folder.path().join("srv/shop/dist")).unwrap();
         fs::write(folder.path().join("srv/shop/dist/index.html"), "<!doctype html>").unwrap();
-        for (name, secret) in [("session-key", SESSION_KEY), ("client-secret", "s3cret")] {
+        for (name, secret) in
+            [("session-key", SESSION_KEY), ("client-secret", "s3cret"), ("signals", "Bearer s3cret")]
+        {
             let file = folder.path().join("etc/cloakroom").join(name);
             fs::write(&file, secret).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();

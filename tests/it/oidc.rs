@@ -1,5 +1,6 @@
 //! The client of an issuer against one that misbehaves.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,16 @@ use cloakroom::tokens::{Identity, Tokens};
 use crate::support::clock::clock;
 use crate::support::issuer::{CLIENT_ID, CLIENT_SECRET, Issuer};
 
+mod client_auth;
 mod discovery;
 mod id_token;
 mod login;
 mod logout;
+mod pushed;
 mod refresh;
+mod request_object;
+mod response;
+mod userinfo;
 
 const REDIRECT_URI: &str = "https://shop.test/bff/callback";
 
@@ -73,18 +79,29 @@ impl Parties {
 
 fn registration(issuer: &str) -> config::Oidc {
     config::Oidc {
+        name: None,
         issuer: config::Issuer::parse(issuer).expect("a good issuer"),
         client_id: CLIENT_ID.to_owned(),
         client_auth: ClientAuth::ClientSecretBasic(Secret::new(CLIENT_SECRET)),
+        ca: None,
+        identity: None,
+        tls_client_certificate_bound_access_tokens: false,
         scopes: ["openid", "profile", "offline_access"].map(str::to_owned).to_vec(),
         authorization_parameters: [("audience".to_owned(), "https://api.test".to_owned())].into(),
         max_age: None,
+        authorization: config::Authorization::default(),
+        end_session_parameters: BTreeMap::new(),
+        trusted_audiences: Vec::new(),
+        id_token_signed_response_alg: None,
         timeout: Duration::from_secs(10),
         userinfo: false,
+        dpop_bound_access_tokens: false,
+        introspection: None,
+        device_authorization: false,
     }
 }
 
-fn client(oidc: &config::Oidc, clock: Arc<dyn Clock>) -> Result<Client, cloakroom::connector::BuildError> {
+fn client(oidc: &config::Oidc, clock: Arc<dyn Clock>) -> Result<Client, cloakroom::oidc::BuildError> {
     Client::new(
         oidc,
         REDIRECT_URI.to_owned(),

@@ -1,5 +1,6 @@
 //! The main job against a provider that is not ours (npm oidc-provider) and a real Redis.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::browser::{Answer, Browser};
+use crate::support::dpop::proof;
 use crate::support::gateway::{ORIGIN, SESSION_COOKIE, Setup};
 use crate::support::issuer::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::port::Reserved;
@@ -15,6 +17,11 @@ use crate::support::real_issuer::RealIssuer;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 use crate::support::wait::until;
+
+mod authorization;
+mod client_auth;
+mod grants;
+mod route_tokens;
 
 const USER: [(&str, &str); 2] = [("login", "alice"), ("password", "wonderland")];
 
@@ -127,6 +134,56 @@ async fn is_understood(method: &str) {
     assert_eq!(state.alive("access_token"), [""; 0]);
 }
 
+#[tokio::test]
+async fn rfc9449_a_confidential_client_proves_possession_and_answers_to_nonces() {
+    proves_possession("client_secret_basic").await;
+}
+
+#[tokio::test]
+async fn rfc9449_a_public_client_whose_refresh_tokens_are_bound_proves_possession() {
+    proves_possession("none").await;
+}
+
+/// A login, refreshes and a logout at an issuer that wants its nonce in each proof.
+async fn proves_possession(method: &str) {
+    let options = json!({"access_token_ttl": 3, "dpop_nonces": true});
+    let metadata = json!({"dpop_bound_access_tokens": true});
+    let issuer = issuer_with(method, options, &metadata).await;
+    let upstream = Upstream::start().await;
+    let mut setup = setup(&issuer, &upstream, method);
+    setup.oidc += "\ndpop_bound_access_tokens: true\nuserinfo: true";
+    setup.routes = setup.routes.replacen("path: /api,", "path: /api, dpop: true,", 1);
+    let gateway = setup.start().await;
+    let mut browser = Browser::new(gateway.address);
+    log_in(&mut browser).await;
+    let session = browser.fetch("/bff/session").await.json();
+    assert_eq!(session["user"]["sub"], "alice", "by the word of userinfo, too");
+
+    let (mut tokens, mut keys) = (HashSet::new(), HashSet::new());
+    until(async || {
+        let answer = browser.fetch("/api/orders").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let arrived = upstream.last();
+        let token = arrived.headers["authorization"].to_str().unwrap().strip_prefix("DPoP ").unwrap();
+        let uri = format!("{}/api/orders", upstream.url());
+        let proof = proof(&arrived.headers, "GET", &uri, Some(token), SystemClock.now().as_secs());
+        keys.insert(proof.unwrap().unwrap().thumbprint);
+        tokens.insert(token.to_owned());
+        tokens.len() == 3
+    })
+    .await;
+    assert_eq!(keys.len(), 1, "one key for the session's life");
+    let state = issuer.state().await;
+    let statuses: Vec<_> = state.token_requests.iter().map(|asked| asked.status).collect();
+    assert_eq!(statuses, [400, 200, 200, 200], "the nonce was asked for once");
+
+    log_out(&mut browser).await;
+    let state = issuer.state().await;
+    assert_eq!(state.revocations.iter().map(|asked| asked.status).collect::<Vec<_>>(), [200, 200]);
+    assert_eq!(state.alive("refresh_token"), [""; 0]);
+    assert_eq!(state.alive("access_token"), [""; 0]);
+}
+
 /// A second use of a rotated refresh token would end the grant, and the next call with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_requests_at_expiry_over_two_gateways_refresh_once() {
@@ -188,7 +245,7 @@ async fn issuer_with(method: &str, mut options: Value, metadata: &Value) -> Real
         "redirect_uris": [format!("{ORIGIN}/bff/callback")],
         "post_logout_redirect_uris": [format!("{ORIGIN}/bff/logout/callback")],
     });
-    if method != "none" {
+    if method.starts_with("client_secret_") {
         client["client_secret"] = json!(CLIENT_SECRET);
     }
     client.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
@@ -199,6 +256,7 @@ async fn issuer_with(method: &str, mut options: Value, metadata: &Value) -> Real
 fn setup(issuer: &RealIssuer, upstream: &Upstream, method: &str) -> Setup {
     let authentication = match method {
         "none" => "none".to_owned(),
+        written if written.starts_with('{') => written.to_owned(),
         secret => format!("{{{secret}: {{env: CLIENT_SECRET}}}}"),
     };
     let mut setup =

@@ -3,20 +3,18 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use cloakroom::config::SessionKey;
 use cloakroom::random::Random;
-use cloakroom::seal::{Context, DataKey, KeyRing, Purpose};
+use cloakroom::seal::{Context, DataKey, Purpose};
 use cloakroom::session::cookie::Ticket;
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::browser::{Answer, Browser};
-use crate::support::gateway::{Gateway, ORIGIN, SESSION_COOKIE, SESSION_KEY};
+use crate::support::gateway::{Gateway, ORIGIN, SESSION_COOKIE};
 use crate::support::log::Log;
 use crate::support::metrics::count;
 use crate::support::redis::Redis;
+use crate::support::secrets::ring;
 use crate::support::shop::Shop;
 use crate::support::wait::until;
 
@@ -122,9 +120,8 @@ impl Upgrade {
 }
 
 fn ticket(cookie: &str) -> Ticket {
-    let key: [u8; 32] = STANDARD.decode(SESSION_KEY).unwrap().try_into().unwrap();
     let context = Context { purpose: Purpose::SessionCookie, name: SESSION_COOKIE, app: ORIGIN };
-    Ticket::from_cookie(cookie, &KeyRing::new(&[SessionKey::new(key)]), &context).expect("a ticket")
+    Ticket::from_cookie(cookie, &ring(), &context).expect("a ticket")
 }
 
 fn assert_unauthenticated(answer: &Answer) {

@@ -10,7 +10,7 @@ use crate::support::browser::post_form;
 use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{Draft, Endpoint, Fault, Signature};
 use crate::support::log::Log;
-use crate::support::secrets::that_passed;
+use crate::support::secrets::{keys_of_logins, that_passed};
 use crate::support::shop::{Shop, arrive};
 use crate::support::wait::in_time;
 
@@ -23,7 +23,8 @@ async fn r62_no_secret_reaches_the_log_on_any_way_through_a_session() {
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(log.clone()).finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
-    let shop = Shop::open_with(|_, setup| setup.oidc += "\ntimeout: 2s").await;
+    let shop =
+        Shop::open_with(|_, setup| setup.oidc += "\ntimeout: 2s\ndpop_bound_access_tokens: true").await;
     let mut cookies = HashSet::new();
     let mut visited = Vec::new();
 
@@ -35,6 +36,7 @@ async fn r62_no_secret_reaches_the_log_on_any_way_through_a_session() {
         let mut browser = shop.browser();
         let callback = shop.begin(&mut browser, "return_to=/shop").await;
         cookies.extend(browser.cookie_names().iter().filter_map(|name| browser.cookie(name)));
+        cookies.extend(keys_of_logins(&browser));
         let failed = arrive(&mut browser, &callback).await;
         assert!(failed.status.is_client_error() || failed.status.is_server_error());
         arrive(&mut browser, &callback).await;

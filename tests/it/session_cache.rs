@@ -1,6 +1,7 @@
 //! Opened sessions in the process: used without the store while nothing has changed, and never once
 //! something has; served in an outage, and written again where the store has lost something.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,6 +124,8 @@ fn tokens(clock: &ManualClock) -> Tokens {
         refresh_token: Some(Secret::new("refresh")),
         id_token: None,
         scopes: Vec::new(),
+        dpop_key: None,
+        route_tokens: BTreeMap::new(),
     }
 }
 

@@ -35,7 +35,9 @@ fn channel() -> (mpsc::Sender<Result<Bytes, std::io::Error>>, Body) {
 }
 
 /// An upstream that answers its first request with the body it hands out.
-async fn streaming(content_type: &'static str) -> (Upstream, mpsc::Sender<Result<Bytes, std::io::Error>>) {
+pub async fn streaming(
+    content_type: &'static str,
+) -> (Upstream, mpsc::Sender<Result<Bytes, std::io::Error>>) {
     let (sender, body) = channel();
     let body = Mutex::new(Some(body));
     let upstream = Upstream::raw(move |_| {

@@ -168,7 +168,7 @@ async fn a_certificate_that_has_become_wrong_is_named_in_the_log_and_the_last_go
     let Certificate { certificate, key } = authority.issue("gateway", "DNS:localhost", 1);
     let process = setup(&upstream, &certificate, &key).start_process().await;
     fs::write(&certificate, "nothing").unwrap();
-    until(async || process.has_logged("server.certificate_refused")).await;
+    until(async || process.has_logged("files.refused")).await;
     assert!(process.has_logged(certificate.to_str().unwrap()));
     let mut wire = Https::new(&authority, &[]).connect(process.address).await.unwrap();
     wire.send(head("GET /", "")).await;

@@ -236,11 +236,13 @@ async fn a_websocket_is_502_where_the_server_does_not_say_that_it_takes_one() {
         server.url
     );
     let gateway = Setup::new(NO_ISSUER).route(&route).start().await;
-    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: https://shop.test\r\n";
-    let reply = ask(gateway.address, head("GET /", fields)).await;
+    let reply = ask(gateway.address, head("GET /", WEBSOCKET)).await;
     assert_eq!((reply.status, reply.problem().as_str()), (502, "upstream-unavailable"));
     assert_eq!((server.accepted(), asked.load(Ordering::SeqCst)), (1, 0));
 }
+
+const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: https://shop.test\r\n";
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -307,6 +309,27 @@ async fn a_request_behind_the_last_that_goaway_names_is_sent_again_elsewhere() {
     };
     let (reply, _open) = tokio::join!(ask(gateway.address, head("DELETE /", "")), served);
     assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
+async fn nothing_of_a_websocket_goes_to_a_server_that_does_not_say_that_it_takes_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream =
+        format!("upstream: {{url: \"http://{}\", protocol: http2}}", listener.local_addr().unwrap());
+    let route = format!("path: /, {upstream}, auth: none, websocket: true");
+    let gateway = Setup::new(NO_ISSUER).route(&route).start().await;
+    let served = async {
+        let mut frames = Frames::accept(&listener).await;
+        let stream = frames.request().await;
+        frames.answer(stream).await;
+        (stream, frames)
+    };
+    let asked = async {
+        let refused = ask(gateway.address, head("GET /", WEBSOCKET)).await;
+        (refused.status, ask(gateway.address, head("GET /", "")).await.status)
+    };
+    let (statuses, (stream, _open)) = tokio::join!(asked, served);
+    assert_eq!((statuses, stream), ((502, 200), 1), "the second request is the connection's first");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! TLS to an upstream: whom the gateway believes, who it says it is, and what is spoken behind it.
 
 use std::convert::Infallible;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::certificates::{Authority, Certificate};
 use crate::support::gateway::{NO_ISSUER, Setup};
 use crate::support::upstream::{Body, full};
+use crate::support::wait::until;
 use crate::support::wire::{Reply, ask, head};
 
 /// What a server speaks and whom it lets in.
@@ -89,7 +91,7 @@ fn tls(authority: &Authority, more: &str) -> String {
 }
 
 fn own(path: &Path) -> String {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     path.display().to_string()
 }
 
@@ -138,6 +140,33 @@ async fn the_gateway_shows_its_own_certificate_to_a_server_that_asks() {
     let identity = format!(", certificate: \"{certificate}\", private_key: \"{key}\"");
     let reply = ask_upstream(&format!("{url}, {}", tls(&authority, &identity))).await;
     assert_eq!(reply.text(), "HTTP/1.1 to nobody with 1");
+}
+
+/// What stands goes by the certificate it began with, and is left: a token that is bound to the new one would be
+/// refused on it (RFC 8705 §3).
+#[tokio::test]
+async fn another_certificate_of_the_gateways_is_shown_as_soon_as_it_is_there() {
+    let authority = Authority::new();
+    let certificate = authority.issue("server", "IP:127.0.0.1", 7);
+    for protocol in ["http1", "http2"] {
+        let [client, next] = ["client", "next"].map(|name| authority.issue(name, "DNS:gateway", 7));
+        let server = Server { protocols: &["h2", "http/1.1"], clients: Some(&authority) };
+        let port = server.start(&certificate).await;
+        let identity =
+            format!(", certificate: \"{}\", private_key: \"{}\"", own(&client.certificate), own(&client.key));
+        let route = format!(
+            "path: /, upstream: {{url: \"https://127.0.0.1:{port}\", protocol: {protocol}, {}}}, auth: none",
+            tls(&authority, &identity)
+        );
+        let gateway = Setup::new(NO_ISSUER).route(&route).start().await;
+        let shown = async || ask(gateway.address, head("GET /", "")).await.text();
+        assert!(shown().await.ends_with("with 1"));
+        // Told apart by how many are shown: the next one comes with its authority's.
+        let chain = [next.certificate, authority.pem()].map(|file| fs::read_to_string(file).unwrap());
+        fs::write(&client.certificate, chain.concat()).unwrap();
+        fs::write(&client.key, fs::read(next.key).unwrap()).unwrap();
+        until(async || shown().await.ends_with("with 2")).await;
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ import assert from 'node:assert/strict';
 
 import { chromium } from 'playwright-core';
 
-const scenarios = { login_call_refresh_logout, cookie_attributes, strict_does_not_loop, two_tabs, no_token_in_script, websocket_over_http2, demo };
+const scenarios = { login_call_refresh_logout, cookie_attributes, strict_does_not_loop, two_tabs, no_token_in_script, silent_login, websocket_over_http2, demo };
 
 /** For one wait. A silent refresh has to come within it too, and the machine may be busy. */
 const DEADLINE = 60_000;
@@ -163,6 +163,56 @@ async function no_token_in_script() {
   }
   // Without this the search could pass by having looked at nothing.
   check(places['fetch /bff/session'].includes(options.user), 'the search saw the answers to fetch');
+}
+
+/** The app asks whether its user is logged in at the issuer, with the whole page and in a frame. */
+async function silent_login() {
+  const page = await open();
+  const asks = async () => {
+    await page.goto(`${origin}/bff/login?prompt=none&return_to=/`);
+    await page.waitForURL(`${origin}/`);
+  };
+  const forget = async () => {
+    await context.clearCookies({ name: cookieName });
+    await page.reload();
+    await user(page, 'nobody');
+  };
+  check(await silently(page) === false, 'nobody is logged in at the issuer, and the frame says so');
+  await asks();
+  await user(page, 'nobody');
+  check(true, 'the whole page comes back as nobody');
+
+  await logIn(page);
+  await forget();
+  await asks();
+  await user(page, options.user);
+  check(true, 'the whole page comes back logged in, and nobody was asked');
+
+  const [live] = await sessionCookies();
+  if (new URL(origin).hostname === new URL(options.admin).hostname) {
+    await forget();
+    check(await silently(page) === true, 'the frame says that the user is logged in at the issuer');
+    check((await sessionCookies())[0].value !== live.value, 'with a session of its own');
+  } else {
+    check(await silently(page) === false, 'an issuer of another site has no cookies in a frame');
+    check((await sessionCookies())[0].value === live.value, 'the session that there is stays');
+  }
+  check((await click(page, 'who')).session.authenticated === true, 'the session endpoint says so too');
+  check((await click(page, 'call')).status === 200, 'the API answers 200');
+}
+
+/** A silent login in a frame, as an app would do it. */
+async function silently(page) {
+  return page.evaluate(() => new Promise((resolve) => {
+    const frame = Object.assign(document.createElement('iframe'), { hidden: true, src: '/bff/login?prompt=none' });
+    addEventListener('message', function told({ origin: from, data }) {
+      if (from !== location.origin || data?.source !== 'cloakroom') return;
+      removeEventListener('message', told);
+      frame.remove();
+      resolve(data.authenticated);
+    });
+    document.body.append(frame);
+  }));
 }
 
 /** A browser that has an HTTP/2 connection opens its WebSockets in streams of it (RFC 8441). */

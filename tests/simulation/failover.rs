@@ -173,7 +173,19 @@ impl User {
     }
 
     /// A process has written this version: what it was issued, or what a failover had lost.
-    pub fn note_stored(&mut self, node: NodeId, version: Version) {
+    ///
+    /// Where other tokens are written too, `number` says which refresh token it is that lies there now.
+    pub fn note_stored(&mut self, node: NodeId, version: Version, number: Option<u32>) {
+        if number.is_some() {
+            for sent in self.sent.iter_mut().filter(|sent| sent.issued == number && !sent.is_stored) {
+                sent.is_stored = true;
+                match sent.version {
+                    None => sent.version = Some(version),
+                    Some(_) => sent.mended_at = Some(Instant::now()),
+                }
+            }
+            return;
+        }
         let mut is_new = false;
         for sent in &mut self.sent {
             if sent.node == node && sent.state == Answer::Delivered && sent.version.is_none() {

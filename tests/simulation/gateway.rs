@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cloakroom::clock::Clock;
-use cloakroom::config::App;
+use cloakroom::config::{App, RouteGrant, RouteToken, TokenTarget};
 use cloakroom::endpoints::{Listing, Roster};
 use cloakroom::oidc::Grants;
 use cloakroom::random::Random;
@@ -82,9 +82,9 @@ impl Gateway {
         let common = Arc::new(common);
         let sessions = Arc::new(Sessions::new(&parts.app, Arc::clone(&common)));
         let outbox = Arc::new(Outbox::new(common));
-        let revocations = Revocations::with_outbox(&parts.app, Arc::clone(&grants), Arc::clone(&outbox));
-        let listing = Listing::new(&parts.app, Arc::clone(&sessions), revocations.clone());
-        let roster = Roster::new(vec![listing], tasks.clone());
+        let revocations = Revocations::with_outbox(&parts.app, &grants, Arc::clone(&outbox));
+        let listings = Listing::all_of(&parts.app, &sessions, &revocations);
+        let roster = Roster::new(listings, tasks.clone());
         let refresher = Refresher::new(
             Arc::clone(&sessions),
             grants,
@@ -144,29 +144,36 @@ impl Gateway {
         };
         self.world.check_loaded(began);
         self.note_activity(&ticket, &session);
+        let wanted = self.wanted(began);
+        let wanted = wanted.as_ref();
         let since = Instant::now();
-        let freshened = self.refresher.freshen(&ticket, session).await;
+        let freshened = match wanted {
+            None => self.refresher.freshen(&ticket, session).await,
+            Some(wanted) => self.refresher.freshen_for(&ticket, session, wanted).await,
+        };
         self.world.check_freshen(began, since);
         let session = match freshened {
             Ok(session) => session,
             Err(failure) => return self.explain(began, failure),
         };
-        if self.is_accepted(began, &session) {
+        if self.is_accepted(began, &session, wanted) {
             return Served::Forwarded;
         }
         let since = Instant::now();
-        let replaced = self.refresher.replace_refused(&ticket, &session).await;
+        let replaced = self.refresher.replace_refused(&ticket, &session, wanted).await;
         self.world.check_replacement(began, since);
         match replaced {
             Some(Ok(session)) => {
-                if self.is_accepted(began, &session) {
-                    self.refresher.note_accepted(&ticket);
+                if self.is_accepted(began, &session, wanted) {
+                    self.refresher.note_accepted(&ticket, wanted);
                 }
                 Served::Forwarded
             }
             Some(Err(failure @ (Failure::Ended | Failure::Gone))) => self.explain(began, failure),
             // The upstream's own word stands.
-            Some(Err(Failure::Issuer { .. } | Failure::Store(_))) | None => Served::Forwarded,
+            Some(Err(Failure::Issuer { .. } | Failure::Refused | Failure::Store(_))) | None => {
+                Served::Forwarded
+            }
         }
     }
 
@@ -182,9 +189,9 @@ impl Gateway {
             Err(_) => false,
             Ok(known) => match self.end_known(user, &ticket, known.as_deref()).await {
                 Ok(Some(session)) => {
-                    let (this, tokens) = (self.clone(), session.tokens);
+                    let this = self.clone();
                     let revocation = self.tasks.spawn(async move {
-                        this.revocations.revoke(&tokens).await;
+                        this.revocations.revoke(ISSUER, &session.tokens).await;
                     });
                     let _ = tokio::time::timeout(ISSUER_WAIT, revocation).await;
                     true
@@ -233,7 +240,7 @@ impl Gateway {
         match ended.await {
             Ok(ended) => {
                 if let Some(session) = ended.map(Arc::new).or(known) {
-                    self.revocations.revoke(&session.tokens).await;
+                    self.revocations.revoke(ISSUER, &session.tokens).await;
                 }
             }
             Err(_) => self.world.truth().note_gave_up(self.node, user),
@@ -321,14 +328,33 @@ impl Gateway {
         });
     }
 
+    /// Which token the request wants, if not the access token: by turns.
+    fn wanted(&self, began: Began) -> Option<Arc<RouteToken>> {
+        let grant = match began.step % 4 {
+            _ if !self.world.schedule.has_route_tokens => return None,
+            0 => RouteGrant::RefreshToken,
+            1 => RouteGrant::TokenExchange,
+            _ => return None,
+        };
+        let resource = Some("https://orders.example.com".to_owned());
+        Some(Arc::new(RouteToken { grant, target: TokenTarget { resource, ..TokenTarget::default() } }))
+    }
+
     /// Forwards the request, and gives whether the upstream took the token.
-    fn is_accepted(&self, began: Began, session: &Session) -> bool {
+    fn is_accepted(&self, began: Began, session: &Session, wanted: Option<&Arc<RouteToken>>) -> bool {
         let mut truth = self.world.truth();
-        truth.check_forwarded(began, session, self.world.now());
+        let Some(held) = session.tokens.held(wanted.map(Arc::as_ref)) else {
+            truth.fault(format_args!("user {}: forwarded without the token that was wanted", began.user));
+            return true;
+        };
+        truth.check_forwarded(began, held, self.world.now());
         let refused = !truth.is_healed && truth.chance.happens(self.world.schedule.refused);
         if refused {
             truth.note_for(self.node, began.user, format_args!("the upstream refuses the token"));
-            let number = crate::issuer::parse(&session.tokens.access_token).1;
+            // For as long as this one lives, the refresh token is no longer spared.
+            let refresh_token = session.tokens.refresh_token.as_ref();
+            let beside = refresh_token.filter(|_| self.world.schedule.has_route_tokens);
+            let number = crate::issuer::parse(beside.unwrap_or(&session.tokens.access_token)).1;
             truth.users[began.user].refused_access.push(number);
         }
         !refused
@@ -341,6 +367,7 @@ impl Gateway {
                 Served::NoSession
             }
             Failure::Issuer { retry_after } => self.unavailable(began, &"the issuer", retry_after),
+            Failure::Refused => self.unavailable(began, &"the issuer's refusal", Duration::from_secs(1)),
             Failure::Store(store) => self.unavailable(began, &store, Duration::from_secs(1)),
         }
     }

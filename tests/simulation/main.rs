@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use run::{Simulation, Verdict};
+use schedule::WITH_ROUTE_TOKENS;
 
 mod chance;
 mod endings;
@@ -25,6 +26,9 @@ mod world;
 /// How many schedules each run of the tests goes through.
 const SCHEDULES: u64 = 2000;
 
+/// How many of those in which sessions have further tokens.
+const SCHEDULES_WITH_ROUTE_TOKENS: u64 = 1000;
+
 /// Seeds past those that alone find one of the mutants (`tests/mutants`).
 const FURTHER: [u64; 2] = [2823, 3522];
 
@@ -37,7 +41,8 @@ fn every_schedule_keeps_the_promises() {
     let survey = std::env::var_os("CLOAKROOM_SIMULATION_SURVEY").is_some();
     let mut simulation = Simulation::new();
     let mut kinds = BTreeMap::<String, (u64, u64)>::new();
-    let further = FURTHER.into_iter().filter(|_| seed.is_none());
+    let further = (WITH_ROUTE_TOKENS..WITH_ROUTE_TOKENS + SCHEDULES_WITH_ROUTE_TOKENS).chain(FURTHER);
+    let further = further.filter(|_| seed.is_none());
     for seed in (first..first + count).chain(further) {
         let verdict = simulation.run(seed);
         if survey {
@@ -60,7 +65,8 @@ fn every_schedule_keeps_the_promises() {
 #[test]
 fn a_seed_gives_the_same_trace_each_time() {
     let mut simulation = Simulation::new();
-    for seed in (0..SCHEDULES).step_by(40) {
+    let with_route_tokens = WITH_ROUTE_TOKENS..WITH_ROUTE_TOKENS + SCHEDULES_WITH_ROUTE_TOKENS;
+    for seed in (0..SCHEDULES).chain(with_route_tokens).step_by(40) {
         let (one, other) = (simulation.run(seed), simulation.run(seed));
         let differs = one.trace.iter().zip(&other.trace).position(|(one, other)| one != other);
         if let Some(line) = differs {

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use cloakroom::clock::Timestamp;
-use cloakroom::session::Session;
 use cloakroom::session::store::{Replaced, Version};
+use cloakroom::tokens::Held;
 use tokio::time::Instant;
 
 use crate::issuer::parse;
 use crate::world::{Answer, Lease, Link, NodeId, Step, Truth, World};
 
 /// A refresh token that may be used up is sent again only this shortly before its access token dies.
-const NEAR_EXPIRY: Duration = Duration::from_secs(5);
+pub const NEAR_EXPIRY: Duration = Duration::from_secs(5);
 
 /// While the access token lives, an outage of the store is no excuse before it has lasted so long.
 const OUTAGE_THAT_LEASES_OUTLIVE: Duration = Duration::from_secs(25);
@@ -72,14 +72,21 @@ impl Truth {
     /// Excused is the second time where the first sender
     /// - crashed before what was issued lay in the store;
     /// - got an ambiguous answer, though the same process sends again only shortly before the access
-    ///   token dies, or where an upstream has refused that, and never at once;
+    ///   token dies, or where an upstream has refused that, or where a route has none that it wants, and never at once;
     /// - was told that the token is dead, but could not end the session: sending it again harms nobody;
     /// - lost, by a failover, what it had written, and had no time yet to write it back (`failover`);
     /// - sent it for a session that had ended, and that a failover has brought back;
     /// - lost its lease by a failover, or the second sender did;
     /// - lost its lease because the store failed it, or was slow, more than once in a row; though not within
     ///   25 s, where the access token lived and no upstream had refused it.
-    pub fn check_departure(&mut self, node: NodeId, user: usize, number: u32, now: Timestamp) {
+    pub fn check_departure(
+        &mut self,
+        node: NodeId,
+        user: usize,
+        number: u32,
+        is_missing: bool,
+        now: Timestamp,
+    ) {
         self.users[user].connections += 1;
         let holds_lease = |lease: &Lease| lease.node == node && now < lease.until;
         let has_lost_it = self.users[user].has_lost_lease(node, now);
@@ -94,7 +101,7 @@ impl Truth {
             }
             match sent.state {
                 Answer::Ambiguous(at) => {
-                    if sent.node == node && now + NEAR_EXPIRY < access_ends && !is_refused {
+                    if sent.node == node && now + NEAR_EXPIRY < access_ends && !is_refused && !is_missing {
                         self.fault(format_args!("user {user}: r{user}.{number} is sent again too early"));
                     } else if sent.node == node && at.elapsed() < SHORTEST_BACK_OFF {
                         self.fault(format_args!("user {user}: r{user}.{number} is sent again at once"));
@@ -122,14 +129,14 @@ impl Truth {
 
     /// Rule 3: after a logout has answered, no request that begins after it is forwarded with a token of the
     /// session. On another gateway, from the moment on at which the store has told it.
-    pub fn check_forwarded(&mut self, began: Began, session: &Session, now: Timestamp) {
+    pub fn check_forwarded(&mut self, began: Began, held: Held<'_>, now: Timestamp) {
         let Began { node, user, step } = began;
-        let token = &session.tokens.access_token;
+        let token = held.value;
         self.note_for(node, user, format_args!("forwarded with {}", token.expose()));
         if parse(token).0 != user {
             self.fault(format_args!("user {user}: forwarded with another user's token"));
         }
-        if now >= session.tokens.expires_at {
+        if now >= held.expires_at {
             self.fault(format_args!("user {user}: forwarded with a token that has expired"));
         }
         let Some((where_it_was, logged_out)) = self.users[user].logged_out else { return };
@@ -198,11 +205,12 @@ impl Truth {
         user: usize,
         replaced: Replaced,
         version: Version,
+        number: Option<u32>,
         exists: bool,
     ) {
         self.note_for(node, user, format_args!("replace with version {}: {replaced:?}", version.0));
         if replaced == Replaced::Written {
-            self.users[user].note_stored(node, version);
+            self.users[user].note_stored(node, version, number);
         }
         if exists && self.users[user].ended.is_some() && !self.users[user].came_back {
             self.fault(format_args!("user {user}: a session that has ended was created again"));

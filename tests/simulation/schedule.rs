@@ -24,9 +24,14 @@ pub struct Schedule {
     pub telling: (u64, u64),
     /// How many of a thousand forwarded tokens an upstream refuses though they are good.
     pub refused: u64,
+    /// Whether some requests want another token than the access token, exchanged for it or by the refresh token.
+    pub has_route_tokens: bool,
     /// In the order of their times.
     pub events: Vec<(Duration, Event)>,
 }
+
+/// From this seed on, sessions have further tokens. What the seeds below it give stays what it was.
+pub const WITH_ROUTE_TOKENS: u64 = 1 << 40;
 
 /// How the store does on any day; each number of a kind is out of a thousand operations.
 #[derive(Clone, Debug)]
@@ -147,8 +152,11 @@ impl Schedule {
             issuer: IssuerNature::of(&mut chance),
             telling: chance.pick(&[(0, 0), (1, 20), (50, 900)]),
             refused: chance.pick(&[0, 0, 0, 30, 150]),
+            has_route_tokens: seed >= WITH_ROUTE_TOKENS,
             events: Vec::new(),
         };
+        // A refresh token that stays the same does not tell which of them was issued for it.
+        schedule.issuer.rotates |= schedule.has_route_tokens;
         schedule.add_events(&mut chance);
         schedule.events.sort_by_key(|(at, _)| *at);
         schedule

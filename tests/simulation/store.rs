@@ -233,7 +233,8 @@ impl Store for NodeStore {
             let replaced = world.memory.replace(&owned, expected, &sealed, version).await?;
             let user = world.truth().user_of(&owned);
             let exists = world.memory.read(&owned).await?.is_some();
-            world.truth().note_replaced(node, user, replaced, version, exists);
+            let number = world.schedule.has_route_tokens.then(|| world.number_in(user, &owned, &sealed));
+            world.truth().note_replaced(node, user, replaced, version, number, exists);
             if replaced == Replaced::Written {
                 world.remember(user).await;
                 world.tell(user);

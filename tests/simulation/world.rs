@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloakroom::clock::{Clock, Timestamp};
-use cloakroom::seal::KeyRing;
+use cloakroom::seal::{Context, KeyRing, Purpose};
+use cloakroom::secret::Secret;
 use cloakroom::session::cookie::Ticket;
 use cloakroom::session::store::changes::Changes;
 use cloakroom::session::store::memory::MemoryStore;
@@ -221,6 +222,17 @@ impl World {
     /// The number of the refresh token that comes with the access token of this number.
     pub fn refresh_token(&self, number: u32) -> u32 {
         if self.schedule.issuer.rotates { number } else { 0 }
+    }
+
+    /// The number of the refresh token in a sealed record.
+    pub fn number_in(&self, user: usize, key: &RecordKey, sealed: &[u8]) -> u32 {
+        let ticket = self.truth().users[user].ticket.clone().expect("the user has logged in");
+        let context =
+            Context { purpose: Purpose::SessionRecord, name: &key.0, app: "https://shop.example.com" };
+        let plaintext = ticket.data_key.open(&context, sealed).expect("the record opens");
+        let plaintext: serde_json::Value = serde_json::from_slice(&plaintext).expect("it is JSON");
+        let refresh_token = plaintext["refresh_token"].as_str().expect("a refresh token");
+        crate::issuer::parse(&Secret::new(refresh_token)).1
     }
 
     /// Who a user is to the issuer.

@@ -5,12 +5,13 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::token::{RequiredClaims, Token};
 use crate::config::decode::{At, Choice, Decode, Keys, List, Optional, Record, Required, decode_at};
 use crate::config::document::{Content, Node};
 use crate::config::reading::{Reading, Reported};
 use crate::config::scalar::{Attempts, Count, Scope, Text};
 use crate::config::web::{Path, Prefix, UpstreamUrl};
-use crate::config::{Address, Auth, Csrf, Protocol, RateLimitKey, Token};
+use crate::config::{Address, Auth, Csrf, Protocol, RateLimitKey};
 
 pub(in crate::config) struct Route {
     pub(in crate::config) path: Required<Path>,
@@ -18,8 +19,10 @@ pub(in crate::config) struct Route {
     pub(in crate::config) methods: Optional<List<Method, 1>>,
     pub(in crate::config) auth: Optional<Auth>,
     pub(in crate::config) token: Required<Token>,
+    pub(in crate::config) dpop: Required<bool>,
     pub(in crate::config) csrf: Optional<Csrf>,
     pub(in crate::config) required_scopes: Required<List<Scope>>,
+    pub(in crate::config) required_claims: Required<RequiredClaims>,
     pub(in crate::config) timeouts: Required<Timeouts>,
     pub(in crate::config) retry: Required<Retry>,
     pub(in crate::config) rate_limits: Optional<List<RateLimit, 1>>,
@@ -88,11 +91,25 @@ impl Record for Route {
             methods: keys.optional("methods", "Methods that are let through; all where left out."),
             auth: keys.optional("auth", "Whether a session is needed; for upstreams required, for files none where left out."),
             token: keys.or("token", "access_token", "What is sent upstream as Authorization."),
+            dpop: keys.or(
+                "dpop",
+                "false",
+                "Whether the access token goes with a proof of possession (RFC 9449); needs oidc.dpop_bound_access_tokens.",
+            ),
             csrf: keys.optional(
                 "csrf",
                 "How the use of a session is guarded: header (X-CSRF: 1), same_origin or off; for upstreams header, for files off where left out.",
             ),
-            required_scopes: keys.or("required_scopes", "[]", "Scopes the session must have been granted."),
+            required_scopes: keys.or(
+                "required_scopes",
+                "[]",
+                "Scopes the session must have been granted, or the token for this upstream where it has one.",
+            ),
+            required_claims: keys.or(
+                "required_claims",
+                "{}",
+                "Claims about the user, each with the value it must have or hold, or several, one of which suffices.",
+            ),
             timeouts: keys.or("timeouts", "{}", "How long the upstream may take."),
             retry: keys.or("retry", "{}", "Whether a request that was surely not processed is sent again."),
             rate_limits: keys.optional(

@@ -1,12 +1,14 @@
 //! Apps: their origins, issuers and cookies.
 
+use crate::config::authorization::Resource;
 use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::app as raw;
 use crate::config::reading::{Place, Reading, Reported};
-use crate::config::scalar::{CookieName, Scope};
+use crate::config::scalar::{CookieName, Scope, Text};
+use crate::config::validate::token::Tokens;
 use crate::config::validate::upstream::rate_limits;
-use crate::config::validate::{SessionTimes, distinct, route, texts, times};
-use crate::config::{App, ClientAuth, Oidc, Origin, RateLimitKey, Session};
+use crate::config::validate::{SessionTimes, client_auth, distinct, issuers, route, signals, texts, times};
+use crate::config::{App, Authorization, Oidc, Origin, RateLimitKey, Session};
 
 /// All apps; no two answer to the same host.
 pub(super) fn apps(
@@ -41,11 +43,15 @@ fn app(
     times: &Result<SessionTimes, Reported>,
     reading: &mut Reading<'_>,
 ) -> Result<App, Reported> {
-    let oidc = app.oidc.and_then(|oidc| self::oidc(oidc.value, reading));
+    let oidc = app.oidc.and_then(|oidc| issuers::issuers(oidc.value, reading));
     let origin = app.origin.as_ref().map(|origin| &origin.value).map_err(|reported| *reported);
     let session = app.session.and_then(|session| self::session(session.value, origin, times, reading));
     let base_path = app.base_path.as_ref().ok().map(|path| path.value.0.as_str());
-    let routes = app.routes.and_then(|routes| route::routes(routes.value, base_path, reading));
+    let tokens = Tokens::new(oidc.as_deref().map_err(|reported| *reported));
+    let routes = app.routes.and_then(|routes| route::routes(routes.value, base_path, tokens, reading));
+    let shared_signals = app.shared_signals.and_then(|written| {
+        written.map(|written| signals::shared_signals(written.value, reading)).transpose()
+    });
     let login_rate_limits = rate_limits(app.login_rate_limits).and_then(|limits| {
         match limits.iter().find(|limit| limit.value.by == RateLimitKey::Session) {
             Some(limit) => {
@@ -60,13 +66,21 @@ fn app(
         base_path: app.base_path?.value.0,
         oidc: oidc?,
         session: session?,
+        shared_signals: shared_signals?,
         login_rate_limits: login_rate_limits?,
         routes: routes?,
     })
 }
 
-fn oidc(oidc: raw::Oidc, reading: &mut Reading<'_>) -> Result<Oidc, Reported> {
-    let client_auth = oidc.client_auth.and_then(|auth| client_auth(auth.value, reading));
+/// The client at one issuer, which has no name yet.
+pub(super) fn oidc(oidc: raw::Oidc, reading: &mut Reading<'_>) -> Result<Oidc, Reported> {
+    let proof = client_auth::proof(
+        oidc.issuer.as_ref().ok().map(|issuer| &issuer.value),
+        oidc.client_auth,
+        oidc.tls,
+        oidc.tls_client_certificate_bound_access_tokens,
+        reading,
+    );
     let client_id = oidc.client_id.and_then(|client_id| {
         // VSCHAR (RFC 6749 appendix A.1).
         if client_id.value.0.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
@@ -80,29 +94,53 @@ fn oidc(oidc: raw::Oidc, reading: &mut Reading<'_>) -> Result<Oidc, Reported> {
         }
     });
     let scopes = scopes(oidc.scopes, reading);
+    let trusted_audiences = audiences(oidc.trusted_audiences, reading);
+    let resource = resource(oidc.resource, reading);
     let parameters = oidc.authorization_parameters?.value;
+    let claims = oidc.claims?;
+    if claims.value.names_acr() && parameters.others.contains_key("acr_values") {
+        let problem =
+            "`acr` is asked for here, and by `acr_values` of `authorization_parameters` in another way";
+        return Err(reading.fault(&claims.place, problem, "one of the two (OpenID Connect Core §5.5.1.1)"));
+    }
+    let request_object = oidc.request_object.and_then(|signed| {
+        signed.map(|signed| client_auth::signing_key(signed.value.0, reading)).transpose()
+    });
+    let authorization = Authorization {
+        pushed: oidc.pushed_authorization_requests?.value,
+        response_mode: oidc.response_mode?.value,
+        request_object: request_object?,
+        resource: resource?,
+        claims: claims.value,
+    };
+    let proof = proof?;
     Ok(Oidc {
+        name: None,
         issuer: oidc.issuer?.value,
         client_id: client_id?,
-        client_auth: client_auth?,
+        client_auth: proof.client_auth,
+        ca: proof.ca,
+        identity: proof.identity,
+        tls_client_certificate_bound_access_tokens: proof.is_bound,
         scopes: scopes?,
         authorization_parameters: parameters.others,
         max_age: parameters.max_age,
+        authorization,
+        end_session_parameters: oidc.end_session_parameters?.value.0,
+        trusted_audiences: trusted_audiences?,
+        id_token_signed_response_alg: oidc.id_token_signed_response_alg?.map(|alg| alg.value.0),
         timeout: oidc.timeout?.value,
         userinfo: oidc.userinfo?.value,
+        dpop_bound_access_tokens: oidc.dpop_bound_access_tokens?.value,
+        introspection: oidc.introspection?.map(|at| at.value.interval).transpose()?.map(|at| at.value),
+        device_authorization: oidc.device_authorization?.value,
     })
 }
 
-fn client_auth(auth: raw::ClientAuth, reading: &mut Reading<'_>) -> Result<ClientAuth, Reported> {
-    match auth {
-        raw::ClientAuth::None => Ok(ClientAuth::None),
-        raw::ClientAuth::Secret(raw::ClientSecret::Basic(secret)) => {
-            secret.read(reading).map(|(secret, _)| ClientAuth::ClientSecretBasic(secret))
-        }
-        raw::ClientAuth::Secret(raw::ClientSecret::Post(secret)) => {
-            secret.read(reading).map(|(secret, _)| ClientAuth::ClientSecretPost(secret))
-        }
-    }
+/// Each once: issuers refuse a resource that is named twice.
+fn resource(list: Required<List<Resource>>, reading: &mut Reading<'_>) -> Result<Vec<String>, Reported> {
+    let resources = list?.value.0.into_iter();
+    distinct(resources.map(|at| at.map(|at| (at.value.0, at.place))), "resource", reading)
 }
 
 /// Scopes of a login: with `openid`, or it is no OpenID Connect (Core §3.1.2.1).
@@ -114,6 +152,11 @@ fn scopes(scopes: Required<List<Scope, 1>>, reading: &mut Reading<'_>) -> Result
     } else {
         Err(reading.fault(&place, "the scope `openid` is missing", "`openid` and the rest"))
     }
+}
+
+fn audiences(audiences: Required<List<Text>>, reading: &mut Reading<'_>) -> Result<Vec<String>, Reported> {
+    let texts = audiences?.value.0.into_iter();
+    distinct(texts.map(|text| text.map(|text| (text.value.0, text.place))), "audience", reading)
 }
 
 fn session(

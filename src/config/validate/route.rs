@@ -8,15 +8,18 @@ use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::route as raw;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{Scope, Text};
+use crate::config::validate::token::{Tokens, required_claims};
 use crate::config::validate::upstream::{self, rate_limits};
 use crate::config::validate::{distinct, texts};
 use crate::config::web::{Path, is_under};
 use crate::config::{Auth, Csrf, Route, Target, Timeouts};
 
-/// All routes of one app; no two have the same path, and none is below the gateway's own endpoints.
+/// All routes of one app; no two have the same path, and none is below the gateway's own endpoints. Their tokens
+/// are to fit `tokens`.
 pub(super) fn routes(
     routes: List<raw::Route, 1>,
     base_path: Option<&str>,
+    mut tokens: Tokens,
     reading: &mut Reading<'_>,
 ) -> Result<Vec<Route>, Reported> {
     let mut seen: Vec<String> = Vec::new();
@@ -26,7 +29,7 @@ pub(super) fn routes(
         .map(|route| {
             let route = route?.value;
             let path = path(&route.path, &mut seen, base_path, reading);
-            self::route(route, path, reading)
+            self::route(route, path, &mut tokens, reading)
         })
         .collect();
     routes.into_iter().collect()
@@ -53,17 +56,36 @@ fn path(
 fn route(
     route: raw::Route,
     path: Result<String, Reported>,
+    tokens: &mut Tokens,
     reading: &mut Reading<'_>,
 ) -> Result<Route, Reported> {
+    let path_place = route.path.as_ref().ok().map(|path| path.place.clone());
     let is_files = matches!(route.target, Ok(raw::Target::Files(_)));
     let nothing_foreign = if is_files { refuse_upstream_keys(&route, reading) } else { Ok(()) };
     let auth = route.auth.map(|auth| auth.map(|auth| auth.value));
     let auth = auth.map(|auth| auth.unwrap_or(if is_files { Auth::None } else { Auth::Required }));
     let csrf = route.csrf.map(|csrf| csrf.map(|csrf| csrf.value));
     let csrf = csrf.map(|csrf| csrf.unwrap_or(if is_files { Csrf::Off } else { Csrf::Header }));
+    let sends_token = match (&auth, &route.token) {
+        (Ok(auth), Ok(token)) => token.value.is_sent(*auth),
+        (Err(_), _) | (_, Err(_)) => false,
+    };
+    let dpop = route.dpop.and_then(|dpop| {
+        if is_files {
+            return Ok(false);
+        }
+        self::dpop(&dpop, sends_token, tokens.binds_to_key, path_place.as_ref(), reading)
+    });
     let target = route.target.and_then(|target| self::target(target, &path, reading));
+    if sends_token
+        && let (Ok(true), Ok(target), Some(path)) = (tokens.binds_to_certificate, &target, &path_place)
+    {
+        warn_of_no_certificate(target, path, reading);
+    }
     let methods = methods(route.methods, reading);
+    let token = tokens.token(route.token, auth, reading);
     let required_scopes = required_scopes(route.required_scopes, auth, reading);
+    let required_claims = required_claims(route.required_claims, auth, reading);
     let timeouts = route.timeouts.and_then(|timeouts| self::timeouts(timeouts.value));
     let attempts = route.retry.and_then(|retry| Ok(retry.value.attempts?.value.0));
     let rate_limits = rate_limits(route.rate_limits);
@@ -73,9 +95,11 @@ fn route(
         target: target?,
         methods: methods?,
         auth: auth?,
-        token: route.token?.value,
+        token: token?,
+        dpop: dpop?,
         csrf: csrf?,
         required_scopes: required_scopes?,
+        required_claims: required_claims?,
         timeouts: timeouts?,
         attempts: attempts?,
         rate_limits: rate_limits?.into_iter().map(|limit| limit.value).collect(),
@@ -88,6 +112,7 @@ fn route(
 fn refuse_upstream_keys(route: &raw::Route, reading: &mut Reading<'_>) -> Result<(), Reported> {
     let foreign = [
         ("allow_encoded_slash", written(&route.allow_encoded_slash)),
+        ("dpop", written(&route.dpop)),
         ("retry", written(&route.retry)),
         ("timeouts", written(&route.timeouts)),
         ("token", written(&route.token)),
@@ -155,6 +180,47 @@ fn required_scopes(
         return Ok(Vec::new());
     }
     Err(reading.fault(&place, problem, "`auth: required` beside it, or the route without it"))
+}
+
+/// A proof goes with a token that is bound to its key and with nothing else, and such a token should have one.
+fn dpop(
+    dpop: &At<bool>,
+    sends_token: bool,
+    binds_to_key: Result<bool, Reported>,
+    path: Option<&Place>,
+    reading: &mut Reading<'_>,
+) -> Result<bool, Reported> {
+    if dpop.value && !sends_token {
+        let problem = "a proof of possession on a route that sends no access token";
+        let remedy = "`auth: required` and a `token` beside it, or the route without it";
+        return Err(reading.fault(&dpop.place, problem, remedy));
+    }
+    match (dpop.value, binds_to_key, path) {
+        (true, Ok(false), _) => {
+            let problem = "a proof of possession for tokens that are bound to no key";
+            Err(reading.fault(&dpop.place, problem, "`dpop_bound_access_tokens: true` in `oidc`"))
+        }
+        (false, Ok(true), Some(path)) if sends_token => {
+            let problem = "tokens that are bound to a key go to this upstream without a proof, and it should refuse them";
+            reading.warn(path, problem, "`dpop: true`, or `token: none`");
+            Ok(false)
+        }
+        (value, ..) => Ok(value),
+    }
+}
+
+/// Whoever takes a token that is bound to a certificate wants to see that on the connection (RFC 8705 §3).
+fn warn_of_no_certificate(target: &Target, path: &Place, reading: &mut Reading<'_>) {
+    if let Target::Upstream(upstream) = target
+        && upstream.tls.identity.is_none()
+    {
+        let problem = "tokens that are bound to a certificate go to this upstream without it, and it should refuse them";
+        reading.warn(
+            path,
+            problem,
+            "the client's `certificate` and `private_key` in its `tls`, or `token: none`",
+        );
+    }
 }
 
 fn timeouts(timeouts: raw::Timeouts) -> Result<Timeouts, Reported> {

@@ -106,7 +106,8 @@ fn tls(
     Ok(UpstreamTls { ca: ca?, identity: identity?, server_name: server_name? })
 }
 
-fn client_identity(
+/// A certificate of the gateway's own, and its key.
+pub(super) fn client_identity(
     certificate: Optional<Text>,
     private_key: Optional<Text>,
     reading: &mut Reading<'_>,

@@ -43,7 +43,7 @@ pub(in crate::proxy) async fn watch(
 }
 
 async fn answers_well(server: &Server, transport: &Transport, uri: Uri) -> bool {
-    let mut request = Request::new(body::full(""));
+    let mut request = Box::new(Request::new(body::full("")));
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_11;
     match transport.send(&server.address, request).await {

@@ -1,8 +1,10 @@
 //! The way to a server: TCP or a Unix socket, and TLS, all within one deadline.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::tls::Tls;
@@ -10,6 +12,7 @@ use crate::config;
 use crate::proxy::BuildError;
 use crate::proxy::servers::ServerAddress;
 use crate::proxy::tunnel::Duplex;
+use crate::reloaded::Reload;
 
 /// Bytes to and from a server.
 pub(super) type Stream = Box<dyn Duplex>;
@@ -62,13 +65,24 @@ impl Connector {
         self.tls.is_some()
     }
 
+    /// How TLS is spoken now: another one whenever our certificate is another.
+    pub(super) fn tls_config(&self) -> Option<Arc<ClientConfig>> {
+        self.tls.as_ref().map(Tls::config)
+    }
+
+    /// Reads our certificate again, where there is one.
+    pub(super) fn reload(&self) -> Option<Reload> {
+        self.tls.as_ref().and_then(Tls::reload)
+    }
+
     /// A new connection.
     pub(super) async fn connect(
         &self,
         server: &ServerAddress,
         offer: Offer,
+        config: Option<&Arc<ClientConfig>>,
     ) -> Result<Connected, ConnectError> {
-        self.in_time(self.connect_at_leisure(server, offer)).await?
+        self.in_time(self.connect_at_leisure(server, offer, config)).await?
     }
 
     /// Waits for no longer than a connection may take.
@@ -80,6 +94,7 @@ impl Connector {
         &self,
         server: &ServerAddress,
         offer: Offer,
+        config: Option<&Arc<ClientConfig>>,
     ) -> Result<Connected, ConnectError> {
         let stream: Stream = match server {
             ServerAddress::Tcp(address) => {
@@ -91,11 +106,11 @@ impl Connector {
                 Box::new(UnixStream::connect(path).await.map_err(ConnectError::Transport)?)
             }
         };
-        let Some(tls) = &self.tls else {
+        let (Some(tls), Some(config)) = (&self.tls, config) else {
             let is_http2 = offer == Offer::Http2;
             return Ok(if is_http2 { Connected::Http2(stream) } else { Connected::Http1(stream) });
         };
-        match tls.handshake(stream, offer).await.map_err(ConnectError::Tls)? {
+        match tls.handshake(stream, offer, config).await.map_err(ConnectError::Tls)? {
             // A server that negotiates nothing speaks HTTP/1.1 (RFC 7301 §3.2).
             Connected::Http1(_) if offer == Offer::Http2 => Err(ConnectError::NotHttp2),
             connected => Ok(connected),

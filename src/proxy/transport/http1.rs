@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyStream, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -60,7 +62,7 @@ fn hear_early_hints(request: &mut Request<Body>) {
 /// Sends a request. The connection goes into the pool when it is ready for another one.
 pub(super) async fn send(
     link: Box<Link>,
-    mut request: Request<Body>,
+    mut request: Box<Request<Body>>,
     host: &HeaderValue,
     upload: &Upload,
     pool: &Arc<Pool>,
@@ -133,11 +135,11 @@ fn retire(link: Box<Link>, pool: &Arc<Pool>) {
 /// Drives the connection until there is a response; `None` where the connection has ended.
 async fn exchange(
     mut link: Box<Link>,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
 ) -> (Option<Box<Link>>, Result<Response<Incoming>, TrySendError<Request<Body>>>) {
     // Nothing but the connection can make it ready: it is looked at whenever that was polled, and needs to
     // wake nobody. Nor does it count as work, since its turn could not come again by itself.
-    let mut response = pin!(unconstrained(link.sender.try_send_request(request)));
+    let mut response = pin!(unconstrained(link.sender.try_send_request(*request)));
     let mut link = Some(link);
     let answered = std::future::poll_fn(|context| {
         if link.as_mut().is_some_and(|link| link.poll_end(context).is_ready()) {
@@ -170,7 +172,7 @@ fn answer(
     let response = match link {
         Some(link) if link.is_idle() => {
             retire(link, pool);
-            response.map(body::boxed)
+            response.map(here)
         }
         // It is not the reading of the answer that lets the rest of the request go on.
         Some(link) if upload.is_in_progress() || is_switch => {
@@ -183,6 +185,25 @@ fn answer(
         }
     };
     Ok(Answer { response, tunnel })
+}
+
+/// The body of an answer whose connection is idle again, so that nothing of it is still to come: it is nobody's to wait
+/// for. Where its length is not known, trailers may end it.
+fn here(mut incoming: Incoming) -> Body {
+    if incoming.size_hint().exact().is_none_or(|length| length == 0) {
+        return body::boxed(incoming);
+    }
+    let frame = Pin::new(&mut incoming).poll_frame(&mut Context::from_waker(Waker::noop()));
+    match frame {
+        Poll::Ready(Some(Ok(frame))) if incoming.is_end_stream() => {
+            body::full(frame.into_data().unwrap_or_default())
+        }
+        Poll::Ready(Some(first)) => {
+            let rest = BodyStream::new(incoming);
+            body::boxed(StreamBody::new(futures_util::stream::iter([first]).chain(rest)))
+        }
+        Poll::Ready(None) | Poll::Pending => body::boxed(incoming),
+    }
 }
 
 /// A response's body that drives the connection it comes from.

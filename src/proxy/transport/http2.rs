@@ -182,7 +182,7 @@ impl Connection {
     /// Sends a request.
     pub(super) async fn send(
         self: Arc<Self>,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         upload: &Upload,
     ) -> Result<Answer, Failed> {
         let again = request.body().is_end_stream().then(|| copy(&request));
@@ -200,7 +200,7 @@ impl Connection {
         prepare(&mut request);
         let mut sender = self.sender.clone();
         let mut stream = StreamGuard::new(self);
-        let sent = sender.try_send_request(request).await;
+        let sent = sender.try_send_request(*request).await;
         stream.answered();
         match sent {
             Ok(response) => Ok(answer(response, handshake, stream)),

@@ -25,13 +25,15 @@ enum Broken {
 
 impl Upload {
     /// Watches over a request's body.
-    pub(super) fn watch(request: Request<Body>) -> (Request<Body>, Self) {
+    pub(super) fn watch(request: &mut Request<Body>) -> Self {
         if request.body().is_end_stream() {
-            return (request, Self(None));
+            return Self(None);
         }
         let broken = Arc::new(OnceLock::new());
         let upload = Self(Some(Arc::clone(&broken)));
-        (request.map(|body| streamed(Watched { body, broken })), upload)
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = streamed(Watched { body, broken });
+        upload
     }
 
     /// Whether the body has not been sent whole, nor given up.

@@ -78,7 +78,7 @@ impl Stream {
         };
         let connection = Connection { peer: shared.peer, client: Arc::clone(self) as Arc<_> };
         let response = tokio::select! {
-            response = answer(&shared.gateway, request, connection) => response,
+            response = answer(&shared.gateway, Box::new(request), connection) => response,
             reset = std::future::poll_fn(|context| self.respond().poll_reset(context)) => return reset.map(drop),
         };
         if self.stands_still.load(Ordering::Relaxed) {

@@ -125,7 +125,7 @@ fn issuers_are_kept_as_written() {
     for issuer in
         ["https://ID.example.com/realms/shop/", "http://LOCALHOST:9000", "https://id.example.com:443"]
     {
-        assert_eq!(config(&with("https://id.example.com", issuer)).apps[0].oidc.issuer.as_str(), issuer);
+        assert_eq!(config(&with("https://id.example.com", issuer)).apps[0].oidc[0].issuer.as_str(), issuer);
     }
     for issuer in [
         "http://id.example.com",
@@ -151,7 +151,7 @@ fn an_issuer_whose_scheme_is_in_capitals_is_refused() {
 
 #[test]
 fn client_authentication_is_one_of_three() {
-    assert!(matches!(config(BASE).apps[0].oidc.client_auth, ClientAuth::None));
+    assert!(matches!(config(BASE).apps[0].oidc[0].client_auth, ClientAuth::None));
     refused("client_auth: none", "client_auth: «client_secret_basic", "client_secret_basic", "not `none`");
     refused("client_auth: none", "client_auth: {«none: {}}", "none", "unknown key");
     refused("client_auth: none", "client_auth: «[]", "[redacted]", "a list");
@@ -167,7 +167,7 @@ fn client_authentication_is_one_of_three() {
 #[test]
 fn scopes_hold_openid_and_nothing_twice() {
     let scopes = |value: &str| with("      client_id", &format!("      scopes: {value}\n      client_id"));
-    assert_eq!(config(&scopes("[openid, 'api:read']")).apps[0].oidc.scopes, ["openid", "api:read"]);
+    assert_eq!(config(&scopes("[openid, 'api:read']")).apps[0].oidc[0].scopes, ["openid", "api:read"]);
     refused_in(&scopes("«[profile]"), "[…]", "`openid` is missing");
     refused_in(&scopes("«[]"), "[…]", "empty list");
     refused_in(&scopes("[openid, «openid]"), "openid", "twice");
@@ -182,7 +182,7 @@ fn authorization_parameters_are_not_the_gateways_own() {
         with("      client_id", &format!("      authorization_parameters: {{{value}}}\n      client_id"))
     };
     let config = config(&parameters("audience: https://api.example.com, max_age: '3600'"));
-    let oidc = &config.apps[0].oidc;
+    let oidc = &config.apps[0].oidc[0];
     assert_eq!(
         oidc.authorization_parameters,
         [("audience".to_owned(), "https://api.example.com".to_owned())].into()
@@ -190,7 +190,10 @@ fn authorization_parameters_are_not_the_gateways_own() {
     assert_eq!(oidc.max_age, Some(3600));
     for name in [
         "client_id",
-        "response_type",
+        "client_secret",
+        "client_assertion",
+        "claims",
+        "resource",
         "redirect_uri",
         "state",
         "nonce",
@@ -215,11 +218,50 @@ fn authorization_parameters_may_be_plain_numbers_and_truth_values() {
     let parameters = "{max_age: 300, hint: 0012, level: 1.50, fresh: true}";
     let text =
         with("      client_id", &format!("      authorization_parameters: {parameters}\n      client_id"));
-    let oidc = &config(&text).apps[0].oidc;
+    let oidc = &config(&text).apps[0].oidc[0];
     assert_eq!(oidc.max_age, Some(300));
     let expected = [("hint", "0012"), ("level", "1.50"), ("fresh", "true")];
     let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(oidc.authorization_parameters, expected.into(), "as they are written");
+}
+
+#[test]
+fn end_session_parameters_are_none_that_the_gateway_sends_itself() {
+    let parameters = |value: &str| {
+        with("      client_id", &format!("      end_session_parameters: {{{value}}}\n      client_id"))
+    };
+    let oidc =
+        &config(&parameters("logout_uri: https://shop.example.com/bye, federated: true")).apps[0].oidc[0];
+    let expected = [("federated", "true"), ("logout_uri", "https://shop.example.com/bye")];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(oidc.end_session_parameters, expected.into());
+    for name in ["client_id", "id_token_hint", "post_logout_redirect_uri", "state"] {
+        refused_in(&parameters(&format!("«{name}: x")), name, "sets itself");
+    }
+    refused_in(&parameters("logout_uri: «''"), "", "an empty text");
+}
+
+#[test]
+fn trusted_audiences_are_texts_each_once() {
+    let audiences = |value: &str| {
+        with("      client_id", &format!("      trusted_audiences: [{value}]\n      client_id"))
+    };
+    assert_eq!(config(&audiences("a, 'b c'")).apps[0].oidc[0].trusted_audiences, ["a", "b c"]);
+    refused_in(&audiences("a, «a"), "a", "twice");
+    refused_in(&audiences("«7"), "7", "a number");
+}
+
+#[test]
+fn id_tokens_are_signed_with_an_asymmetric_algorithm() {
+    let algorithm = |name: &str| {
+        with("      client_id", &format!("      id_token_signed_response_alg: {name}\n      client_id"))
+    };
+    let oidc = &config(&algorithm("PS256")).apps[0].oidc[0];
+    assert_eq!(oidc.id_token_signed_response_alg, Some(jsonwebtoken::Algorithm::PS256));
+    assert_eq!(config(BASE).apps[0].oidc[0].id_token_signed_response_alg, None);
+    for name in ["none", "HS256", "rs256", "ES512"] {
+        refused_in(&algorithm(&format!("«{name}")), name, "unknown value");
+    }
 }
 
 #[test]
@@ -245,4 +287,21 @@ fn cookie_names_are_short_tokens() {
     }
     assert_eq!(config(&session(&format!("name: {}", &long[..64]))).apps[0].session.cookie_name.len(), 64);
     refused_in(&session("same_site: «none"), "none", "unknown value");
+}
+
+#[test]
+fn introspection_and_logins_on_another_device_are_off_unless_asked_for() {
+    let oidc = |keys: &str| {
+        let text = with("client_id: shop", &format!("client_id: shop\n      {keys}"));
+        config(&text).apps.remove(0).oidc.remove(0)
+    };
+    let off = oidc("");
+    assert_eq!((off.introspection, off.device_authorization), (None, false));
+    assert_eq!(oidc("introspection: {}").introspection, Some(Duration::from_secs(30)));
+    assert_eq!(oidc("introspection: {interval: 2m}").introspection, Some(Duration::from_secs(120)));
+    assert!(oidc("device_authorization: true").device_authorization);
+    let written = |keys: &str| format!("client_id: shop\n      {keys}");
+    refused("client_id: shop", &written("introspection: «true"), "true", "not a map");
+    refused("client_id: shop", &written("introspection: {interval: «0s}"), "0s", "duration");
+    refused("client_id: shop", &written("device_authorization: «{}"), "{…}", "a map stands here");
 }

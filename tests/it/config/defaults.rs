@@ -20,8 +20,8 @@ fn what_is_left_out_has_the_documented_default() {
 
     let app = &config.apps[0];
     assert_eq!(app.base_path, "/bff");
-    assert_eq!(app.oidc.scopes, ["openid"]);
-    assert_eq!((app.oidc.timeout, app.oidc.userinfo), (Duration::from_secs(30), false));
+    assert_eq!(app.oidc[0].scopes, ["openid"]);
+    assert_eq!((app.oidc[0].timeout, app.oidc[0].userinfo), (Duration::from_secs(30), false));
     assert_eq!(
         (app.session.cookie_name.as_str(), app.session.same_site),
         ("__Host-cloakroom", SameSite::Strict)
@@ -31,7 +31,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(app.session.refresh_before_expiry, Duration::from_secs(60));
 
     let route = &app.routes[0];
-    assert_eq!((route.auth, route.token, route.csrf), (Auth::Required, Token::AccessToken, Csrf::Header));
+    assert_eq!((route.auth, &route.token, route.csrf), (Auth::Required, &Token::AccessToken, Csrf::Header));
     assert!(!route.websocket && !route.allow_encoded_slash);
     assert!(route.methods.is_none() && route.required_scopes.is_empty());
     let seconds =

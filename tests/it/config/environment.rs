@@ -9,8 +9,11 @@ fn values_come_from_the_environment() {
     assert_eq!(config(&with("127.0.0.1:0", "127.0.0.1:${EMPTY:-4713}")).server.listen.port(), 4713);
     let limits = config(&with("  listen", "  limits: {connections: \"${PORT}\"}\n  listen")).server.limits;
     assert_eq!(limits.connections, 4711);
-    assert_eq!(config(&with("client_id: shop", "client_id: ${PORT}")).apps[0].oidc.client_id, "4711");
-    assert_eq!(config(&with("client_id: shop", "client_id: $${PORT}$")).apps[0].oidc.client_id, "${PORT}$");
+    assert_eq!(config(&with("client_id: shop", "client_id: ${PORT}")).apps[0].oidc[0].client_id, "4711");
+    assert_eq!(
+        config(&with("client_id: shop", "client_id: $${PORT}$")).apps[0].oidc[0].client_id,
+        "${PORT}$"
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `routes`.
 
+use serde_json::json;
+
 use super::*;
 
 fn route(value: &str) -> String {
@@ -21,7 +23,7 @@ fn every_key_of_a_route_is_read() {
     );
     let config = config(&text);
     let route = &config.apps[0].routes[0];
-    assert_eq!((route.auth, route.token, route.csrf), (Auth::Required, Token::None, Csrf::SameOrigin));
+    assert_eq!((route.auth, &route.token, route.csrf), (Auth::Required, &Token::None, Csrf::SameOrigin));
     assert_eq!(route.required_scopes, ["read"]);
     assert_eq!(
         route.methods.as_ref().unwrap().iter().map(http::Method::as_str).collect::<Vec<_>>(),
@@ -169,4 +171,153 @@ fn what_only_upstreams_have_is_refused_on_files() {
     let both = "auth: required, csrf: same_origin, required_scopes: [read], methods: [GET]";
     let config = config(&route(&format!("path: /, files: {folder}, {both}")));
     assert_eq!(config.apps[0].routes[0].methods, Some(vec![http::Method::GET]));
+}
+
+#[test]
+fn a_proof_of_possession_goes_with_a_token_that_is_bound_to_a_key() {
+    let bound = |text: &str| {
+        text.replace("client_auth: none", "client_auth: none\n      dpop_bound_access_tokens: true")
+    };
+    let app = &config(&bound(&upstream("dpop: true"))).apps[0];
+    assert!(app.oidc[0].dpop_bound_access_tokens && app.routes[0].dpop);
+    let app = &config(&upstream("dpop: false")).apps[0];
+    assert!(!app.oidc[0].dpop_bound_access_tokens && !app.routes[0].dpop);
+
+    refused_in(&upstream("dpop: «true"), "true", "bound to no key");
+    for nothing in ["token: none", "auth: none"] {
+        refused_in(&bound(&upstream(&format!("{nothing}, dpop: «true"))), "true", "sends no access token");
+    }
+    refused_in(&bound(&route("path: /, files: ., dpop: «true")), "true", "has no upstream");
+}
+
+#[test]
+fn a_token_that_is_bound_to_a_key_and_goes_without_a_proof_is_warned_of() {
+    let bound = |text: &str| {
+        text.replace("client_auth: none", "client_auth: none\n      dpop_bound_access_tokens: true")
+    };
+    let warnings = accepted(&bound(&upstream("auth: optional"))).warnings;
+    assert_eq!((warnings.len(), warnings[0].text.as_str()), (1, "/api"));
+    assert!(warnings[0].problem.contains("without a proof"));
+    for good in ["dpop: true", "token: none", "auth: none"] {
+        assert_eq!(accepted(&bound(&upstream(good))).warnings, [], "{good}");
+    }
+    assert_eq!(accepted(&upstream("auth: optional")).warnings, []);
+}
+
+/// The client has a secret.
+fn confidential(text: &str) -> String {
+    text.replace("client_auth: none", "client_auth: {client_secret_basic: {env: SECRET}}")
+}
+
+#[test]
+fn a_token_is_a_word_or_what_is_asked_of_the_issuer() {
+    let token = |value: &str| {
+        let mut config = config(&confidential(&upstream(&format!("token: {value}"))));
+        config.apps.remove(0).routes.remove(0).token
+    };
+    assert_eq!(token("access_token"), Token::AccessToken);
+    assert_eq!(token("client_credentials"), Token::ClientCredentials(TokenTarget::default()));
+    let target = TokenTarget {
+        scopes: vec!["read".to_owned(), "write".to_owned()],
+        resource: Some("https://orders.test/a?b".to_owned()),
+        audience: Some("orders".to_owned()),
+    };
+    let all = "{scopes: [read, write], resource: \"https://orders.test/a?b\", audience: orders}";
+    assert_eq!(token(&format!("{{client_credentials: {all}}}")), Token::ClientCredentials(target.clone()));
+    let exchanged = RouteToken { grant: RouteGrant::TokenExchange, target: target.clone() };
+    assert_eq!(token(&format!("{{exchange: {all}}}")), Token::OfSession(exchanged.into()));
+    let target = TokenTarget { scopes: Vec::new(), audience: None, ..target };
+    let redeemed = RouteToken { grant: RouteGrant::RefreshToken, target };
+    let of_resource = token("{access_token: {resource: \"https://orders.test/a?b\"}}");
+    assert_eq!(of_resource, Token::OfSession(redeemed.into()));
+}
+
+#[test]
+fn a_token_that_cannot_be_asked_for_is_refused() {
+    refused_in(&upstream("token: «[]"), "[…]", "a list stands here");
+    refused_in(&upstream("token: {«refresh: {}}"), "refresh", "unknown key");
+    refused_in(
+        &upstream("token: {access_token: «{}}"),
+        "apps[0].routes[0].token.access_token.resource",
+        "missing",
+    );
+    refused_in(&upstream("token: «{exchange: {}}"), "{…}", "an exchange for nothing");
+    refused_in(
+        &upstream("token: {exchange: {audience: a}, «client_credentials: {}}"),
+        "client_credentials",
+        "only one of",
+    );
+    refused_in(&upstream("token: {exchange: {audience: «''}}"), "", "an empty text");
+    refused_in(&confidential(&upstream("token: {client_credentials: {scopes: [a, «a]}}")), "a", "twice");
+    for resource in ["orders", "/orders", "https://orders#a", "https://or ders", "//orders"] {
+        let value = format!("token: {{access_token: {{resource: «'{resource}'}}}}");
+        refused_in(&upstream(&value), resource, "RFC 8707");
+    }
+    assert_eq!(
+        config(&upstream("token: {exchange: {resource: 'urn:orders'}}")).apps[0].routes[0].token,
+        Token::OfSession(
+            RouteToken {
+                grant: RouteGrant::TokenExchange,
+                target: TokenTarget { resource: Some("urn:orders".to_owned()), ..TokenTarget::default() },
+            }
+            .into()
+        )
+    );
+}
+
+#[test]
+fn a_token_of_the_session_needs_one() {
+    refused_in(&upstream("auth: none, token: «{exchange: {audience: a}}"), "{…}", "looks at no session");
+    let resource = "auth: none, token: «{access_token: {resource: \"https://orders\"}}";
+    refused_in(&upstream(resource), "{…}", "looks at no session");
+    let optional = config(&upstream("auth: optional, token: {exchange: {audience: a}}"));
+    assert!(matches!(optional.apps[0].routes[0].token, Token::OfSession(_)));
+}
+
+#[test]
+fn a_session_has_room_for_sixteen_different_tokens_beside_its_own() {
+    let route = |index: usize, audience: &str| {
+        format!(
+            "      - {{path: /x{index}, upstream: \"https://x\", token: {{exchange: {{audience: {audience}}}}}}}\n"
+        )
+    };
+    let many: String = (0..20).map(|index| route(index, &format!("a{}", index % 16))).collect();
+    assert_eq!(config(&format!("{BASE}{many}")).apps[0].routes.len(), 21);
+    let one_more = route(20, "more").replace("{exchange", "«{exchange");
+    refused_in(&format!("{BASE}{many}{one_more}"), "{…}", "more than 16");
+}
+
+#[test]
+fn client_credentials_are_for_clients_that_have_some_and_anybody_s_use_of_them_is_warned_of() {
+    refused_in(&upstream("token: «client_credentials"), "client_credentials", "without credentials");
+    refused_in(&upstream("token: «{client_credentials: {audience: a}}"), "{…}", "without credentials");
+    for (auth, warnings) in [("required", 0), ("optional", 1), ("none", 1)] {
+        let loaded = accepted(&confidential(&upstream(&format!("auth: {auth}, token: client_credentials"))));
+        assert_eq!(loaded.warnings.len(), warnings, "{auth}");
+        assert!(loaded.warnings.iter().all(|warning| warning.problem.contains("the client's own token")));
+    }
+}
+
+#[test]
+fn claims_are_required_by_texts_numbers_and_truth_values_where_a_session_is() {
+    let text = upstream(
+        "required_claims: {groups: [staff, «\"admins\"], level: 3, email_verified: true, org: \"${ORG}\"}",
+    );
+    let config = config(&text.replace('«', "").replace("${ORG}", "${ORG:-acme}"));
+    let claims = config.apps[0].routes[0].required_claims.iter();
+    let claims: Vec<_> = claims.map(|claim| (claim.name.as_str(), claim.values.clone())).collect();
+    let expected = [
+        ("groups", vec![json!("staff"), json!("admins")]),
+        ("level", vec![json!(3)]),
+        ("email_verified", vec![json!(true)]),
+        ("org", vec![json!("acme")]),
+    ];
+    assert_eq!(claims, expected);
+    refused_in(&upstream("required_claims: «[groups]"), "[…]", "not a map of claims");
+    refused_in(&upstream("required_claims: {groups: «[]}"), "[…]", "empty list");
+    refused_in(&upstream("required_claims: {groups«: }"), "", "nothing stands here");
+    refused_in(&upstream("required_claims: {groups: «{a: b}}"), "{…}", "a map stands here");
+    refused_in(&upstream("required_claims: {«'': staff}"), "", "without a name");
+    refused_in(&upstream("auth: none, required_claims: «{a: b}"), "{…}", "looks at no session");
+    refused_in(&upstream("auth: optional, required_claims: «{a: b}"), "{…}", "`auth: optional`");
 }

@@ -15,7 +15,7 @@ fn client_secret(reference: &str) -> String {
 }
 
 fn secret_of(text: &str) -> String {
-    match &config(text).apps[0].oidc.client_auth {
+    match &config(text).apps[0].oidc[0].client_auth {
         ClientAuth::ClientSecretPost(secret) => secret.expose().to_owned(),
         other => panic!("{other:?}"),
     }

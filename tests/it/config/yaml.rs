@@ -71,7 +71,7 @@ fn an_alias_repeats_a_value() {
     let text = with("{env: KEY}]", "&key {env: KEY}]")
         .replace("client_auth: none", "client_auth: {client_secret_basic: *key}");
     assert!(
-        matches!(&config(&text).apps[0].oidc.client_auth, ClientAuth::ClientSecretBasic(secret) if secret.expose() == KEY)
+        matches!(&config(&text).apps[0].oidc[0].client_auth, ClientAuth::ClientSecretBasic(secret) if secret.expose() == KEY)
     );
 }
 

@@ -74,6 +74,30 @@ async fn r11_aud_holds_the_client_and_no_stranger() {
 }
 
 #[tokio::test]
+async fn r11_aud_may_hold_others_that_are_trusted_beside_the_client() {
+    let parties = Parties::start_with(|oidc| oidc.trusted_audiences = vec!["project".to_owned()]).await;
+    for (audience, party, fault) in [
+        (json!([CLIENT_ID, "project"]), json!(CLIENT_ID), None),
+        (json!(CLIENT_ID), json!(CLIENT_ID), None),
+        (json!([CLIENT_ID, "project"]), json!("project"), Some(JwtFault::AuthorizedParty)),
+        (json!([CLIENT_ID, "project", "other"]), json!(CLIENT_ID), Some(JwtFault::Audience)),
+        (json!(["project"]), json!(CLIENT_ID), Some(JwtFault::Audience)),
+        (json!("project"), json!(CLIENT_ID), Some(JwtFault::Audience)),
+    ] {
+        let claim = audience.clone();
+        parties.issuer.tamper(move |draft| {
+            draft.claims["aud"] = claim.clone();
+            draft.claims["azp"] = party.clone();
+        });
+        let refused = parties.log_in().await.err().map(|error| match error {
+            RedeemError::IdToken(IdTokenFault::Jwt(fault)) => fault,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(refused, fault, "{audience}");
+    }
+}
+
+#[tokio::test]
 async fn r11_azp_is_the_client_and_there_for_several_audiences() {
     assert_eq!(refusal_of_claim("azp", json!(CLIENT_ID)).await, None);
     for wrong in [json!("other"), json!([CLIENT_ID]), json!(null)] {
@@ -127,6 +151,21 @@ async fn r12_rsa_signatures_are_checked_too() {
     parties.issuer.tamper(|draft| draft.signature = Signature::Foreign);
     let refused = parties.log_in().await.unwrap_err();
     assert!(matches!(refused, RedeemError::IdToken(IdTokenFault::Jwt(JwtFault::Signature))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn r12_the_algorithm_is_the_registered_one_where_that_is_known() {
+    for (registered, fault) in [
+        (jsonwebtoken::Algorithm::ES256, None),
+        (jsonwebtoken::Algorithm::RS256, Some(IdTokenFault::Jwt(JwtFault::Algorithm))),
+    ] {
+        let parties = Parties::start_with(|oidc| oidc.id_token_signed_response_alg = Some(registered)).await;
+        let refused = parties.log_in().await.err().map(|error| match error {
+            RedeemError::IdToken(fault) => fault,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(refused, fault);
+    }
 }
 
 #[tokio::test]
@@ -310,7 +349,7 @@ async fn whatever_is_no_small_signed_jwt_is_refused() {
     assert_eq!(large, Some(IdTokenFault::Jwt(JwtFault::TooLarge)));
     for (id_token, fault) in [
         (json!("a.b"), IdTokenFault::Jwt(JwtFault::Malformed)),
-        (json!("a.b.c.d.e"), IdTokenFault::Jwt(JwtFault::Malformed)),
+        (json!("a.b.c.d.e"), IdTokenFault::Jwt(JwtFault::Encrypted)),
         (json!("..."), IdTokenFault::Jwt(JwtFault::Malformed)),
         (json!("eyJhbGciOiJFUzI1NiJ9=.e30.x"), IdTokenFault::Jwt(JwtFault::Malformed)),
         (json!(""), IdTokenFault::Missing),

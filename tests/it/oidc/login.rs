@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloakroom::config::ClientAuth;
 use cloakroom::oidc::{
-    AuthorizationRequest, CallFault, RedeemError, ResponseIssuerError, TokenFault, UserinfoFault,
+    AuthorizationRequest, CallFault, JwtFault, RedeemError, ResponseIssuerError, TokenFault, UserinfoFault,
 };
 use cloakroom::secret::Secret;
 use http::header::{ACCEPT, AUTHORIZATION};
@@ -304,7 +304,7 @@ async fn r16_userinfo_that_cannot_be_trusted_fails_the_login() {
         (Fault::json(200, json!({"sub": "mallory"})), UserinfoFault::Subject),
         (Fault::json(200, json!({"name": "Alice"})), UserinfoFault::Subject),
         (Fault::html(200), UserinfoFault::NotJson),
-        (Fault::text(200, "application/jwt", "a.b.c"), UserinfoFault::NotJson),
+        (Fault::text(200, "application/jwt", "a.b.c"), UserinfoFault::Jwt(JwtFault::Malformed)),
         (Fault::status(403), UserinfoFault::Status(http::StatusCode::FORBIDDEN)),
     ] {
         let parties = Parties::start_with(|oidc| oidc.userinfo = true).await;

@@ -109,3 +109,14 @@ async fn r53_an_issuer_without_a_logout_page_is_left_out() {
     });
     assert!(parties.client.end_session_url(None, "s").await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn the_configured_parameters_go_with_a_logout() {
+    let parties = Parties::start_with(|oidc| {
+        oidc.end_session_parameters = [("logout_uri".to_owned(), "https://shop.test/bye".to_owned())].into();
+    })
+    .await;
+    let url = parties.client.end_session_url(None, "state-1").await.unwrap().unwrap();
+    let sent: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
+    assert_eq!((sent["logout_uri"].as_str(), sent["state"].as_str()), ("https://shop.test/bye", "state-1"));
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloakroom::clock::{Clock, ManualClock};
 use cloakroom::config::{self, App};
-use cloakroom::oidc::{AuthorizationRequest, Client};
+use cloakroom::oidc::{AuthorizationRequest, Clients, Grants};
 use cloakroom::random::Random;
 use cloakroom::refresh::{Failure, Refresher};
 use cloakroom::revocation::Revocations;
@@ -39,7 +39,7 @@ struct Bench {
 
 #[derive(Clone)]
 struct Node {
-    client: Arc<Client>,
+    clients: Clients,
     sessions: Arc<Sessions>,
     refresher: Refresher,
     tasks: TaskTracker,
@@ -56,7 +56,7 @@ impl Bench {
         let [app] = loaded.config.apps.as_slice() else { panic!("one app") };
         let node = || Node::new(app, &ring, &store, &clock);
         let (one, other, cold) = (node(), node(), node());
-        other.client.discover().await.unwrap();
+        other.clients.only().unwrap().discover().await.unwrap();
         let ticket = log_in(&one, &issuer).await;
         Self { clock, issuer, store, one, other, cold, ticket }
     }
@@ -97,7 +97,7 @@ impl Bench {
     async fn assert_hands_nothing_out(&self, loaded: &Arc<Session>, expects: impl Fn(&Failure) -> bool) {
         let freshened = self.one.refresher.freshen(&self.ticket, loaded.clone()).await;
         assert!(freshened.as_ref().is_err_and(&expects), "{freshened:?}");
-        let replaced = self.one.refresher.replace_refused(&self.ticket, loaded).await;
+        let replaced = self.one.refresher.replace_refused(&self.ticket, loaded, None).await;
         assert!(matches!(&replaced, Some(Err(failure)) if expects(failure)), "{replaced:?}");
     }
 
@@ -115,33 +115,23 @@ impl Bench {
 impl Node {
     fn new(app: &App, ring: &Arc<KeyRing>, store: &Arc<TroubledStore>, clock: &Arc<ManualClock>) -> Self {
         let (store, clock): (Arc<dyn Store>, Arc<dyn Clock>) = (store.clone(), clock.clone());
-        let client = Arc::new(client(app, clock.clone()));
+        let clients = Clients::new(app, &clock, Random::SYSTEM).unwrap();
+        let grants: Arc<dyn Grants> = Arc::new(clients.clone());
         let tasks = TaskTracker::new();
         let grace = Duration::from_secs(30);
         let (random, metrics) = (Random::SYSTEM, Metrics::new());
         let common = Common::new(ring.clone(), store, grace, clock.clone(), random, tasks.clone(), metrics);
         let sessions = Arc::new(Sessions::new(app, Arc::new(common)));
-        let revocations = Revocations::new(client.clone());
+        let revocations = Revocations::new(app, &grants);
         let margin = app.session.refresh_before_expiry;
-        let refresher = Refresher::new(
-            sessions.clone(),
-            client.clone(),
-            revocations,
-            clock,
-            random,
-            margin,
-            tasks.clone(),
-        );
-        Self { client, sessions, refresher, tasks }
+        let refresher =
+            Refresher::new(sessions.clone(), grants, revocations, clock, random, margin, tasks.clone());
+        Self { clients, sessions, refresher, tasks }
     }
 }
 
-fn client(app: &App, clock: Arc<dyn Clock>) -> Client {
-    let address = |path: &str| format!("{}/bff{path}", app.origin.as_str());
-    Client::new(&app.oidc, address("/callback"), address("/logout/callback"), clock, Random::SYSTEM).unwrap()
-}
-
-async fn log_in(Node { client, sessions, .. }: &Node, issuer: &Issuer) -> Ticket {
+async fn log_in(Node { clients, sessions, .. }: &Node, issuer: &Issuer) -> Ticket {
+    let client = clients.only().unwrap();
     let expected = client.expect(None, None);
     let request = AuthorizationRequest {
         state: "s",
@@ -216,7 +206,7 @@ async fn a_spent_refresh_token_is_not_sent_again_while_its_successor_is_unwritte
     bench.advance(50);
     let expired = bench.freshen(&bench.one).await;
     assert!(matches!(expired, Err(Failure::Store(_))), "{expired:?}");
-    assert!(bench.one.refresher.replace_refused(&bench.ticket, &served).await.is_none());
+    assert!(bench.one.refresher.replace_refused(&bench.ticket, &served, None).await.is_none());
     assert_eq!(bench.refreshes(), 1);
     bench.store.end();
     until(async || bench.stored().await.tokens == served.tokens).await;
@@ -247,6 +237,20 @@ async fn a_lease_that_cannot_be_given_up_holds_nobody_for_long() {
     bench.store.end();
     bench.advance(300);
     assert_ne!(bench.freshen(&bench.other).await.unwrap().tokens, first.tokens);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_new_token_that_is_refused_while_the_lease_is_given_up_is_replaced_too() {
+    let bench = Bench::start().await;
+    bench.advance(300);
+    bench.store.begin(Step::Release, Trouble::Waits);
+    let first = bench.freshen(&bench.one).await.unwrap();
+    bench.store.until_reached().await;
+    let replaced = bench.one.refresher.replace_refused(&bench.ticket, &first, None);
+    let (replaced, ()) = tokio::join!(replaced, async { bench.store.end() });
+    assert_ne!(replaced.unwrap().unwrap().tokens, first.tokens);
+    assert_eq!(bench.refreshes(), 2);
     bench.settle().await;
 }
 
@@ -405,13 +409,14 @@ async fn a_refresh_that_is_forced_asks_only_where_nobody_else_has() {
     let bench = Bench::start().await;
     let refused = bench.stored().await;
     bench.advance(10);
-    let renewed = bench.one.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
+    let renewed = bench.one.refresher.replace_refused(&bench.ticket, &refused, None).await.unwrap().unwrap();
     assert_ne!(renewed.tokens, refused.tokens);
-    let elsewhere = bench.other.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
+    let elsewhere =
+        bench.other.refresher.replace_refused(&bench.ticket, &refused, None).await.unwrap().unwrap();
     assert_eq!((elsewhere, bench.refreshes()), (renewed.clone(), 1));
-    let again = bench.one.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
+    let again = bench.one.refresher.replace_refused(&bench.ticket, &refused, None).await.unwrap().unwrap();
     assert_eq!((again.tokens.clone(), bench.refreshes()), (renewed.tokens.clone(), 1));
-    assert!(bench.one.refresher.replace_refused(&bench.ticket, &renewed).await.is_none());
+    assert!(bench.one.refresher.replace_refused(&bench.ticket, &renewed, None).await.is_none());
     bench.settle().await;
 }
 
@@ -422,16 +427,19 @@ async fn where_the_issuer_failed_a_refused_token_is_replaced_after_the_back_off_
     let refused = bench.stored().await;
     bench.advance(10);
     bench.issuer.fail(Endpoint::Token, Fault::status(503));
-    let failed = bench.one.refresher.replace_refused(&bench.ticket, &refused).await;
+    let failed = bench.one.refresher.replace_refused(&bench.ticket, &refused, None).await;
     assert!(matches!(failed, Some(Err(Failure::Issuer { .. }))), "{failed:?}");
     bench.issuer.heal(Endpoint::Token);
-    assert!(bench.one.refresher.replace_refused(&bench.ticket, &refused).await.is_none(), "not at once");
+    assert!(
+        bench.one.refresher.replace_refused(&bench.ticket, &refused, None).await.is_none(),
+        "not at once"
+    );
     bench.advance(31);
-    let renewed = bench.one.refresher.replace_refused(&bench.ticket, &refused).await.unwrap().unwrap();
+    let renewed = bench.one.refresher.replace_refused(&bench.ticket, &refused, None).await.unwrap().unwrap();
     assert_ne!(renewed.tokens, refused.tokens);
     bench.advance(31);
     bench.issuer.fail(Endpoint::Token, Fault::status(503));
-    let failed = bench.one.refresher.replace_refused(&bench.ticket, &renewed).await;
+    let failed = bench.one.refresher.replace_refused(&bench.ticket, &renewed, None).await;
     assert!(matches!(failed, Some(Err(Failure::Issuer { .. }))), "{failed:?}");
     let asked = bench.refreshes();
     bench.advance(250);
@@ -448,7 +456,7 @@ async fn a_forced_refresh_and_an_ordinary_one_are_the_same_flight() {
     bench.issuer.hold_token_answers();
     bench.freshen(&bench.one).await.unwrap();
     bench.issuer.until(|issuer| issuer.held() == 1).await;
-    let replaced = bench.one.refresher.replace_refused(&bench.ticket, &session);
+    let replaced = bench.one.refresher.replace_refused(&bench.ticket, &session, None);
     let released = async { bench.issuer.release_token_answers() };
     let (replaced, ()) = tokio::join!(replaced, released);
     assert_ne!(replaced.unwrap().unwrap().tokens, session.tokens);

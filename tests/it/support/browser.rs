@@ -9,12 +9,14 @@ use cookie::{Cookie, SameSite};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
 use super::form::Form;
 use super::gateway::{ORIGIN, SESSION_COOKIE};
 use super::http2;
+use super::https::Https;
 
 pub struct Browser {
     /// The one app whose host leads to a gateway; every other host is reached as it is written.
@@ -22,6 +24,8 @@ pub struct Browser {
     gateway: SocketAddr,
     /// Whether it speaks HTTP/2 to the gateway.
     speaks_http2: bool,
+    /// How it speaks TLS to other hosts on https.
+    elsewhere: Option<Https>,
     jar: Vec<Kept>,
     /// Every address that was visited, in order.
     pub visited: Vec<Url>,
@@ -50,12 +54,17 @@ impl Browser {
     /// A browser of the app at another origin.
     pub fn at(origin: &str, gateway: SocketAddr) -> Self {
         let origin = Url::parse(origin).unwrap();
-        Self { origin, gateway, speaks_http2: false, jar: Vec::new(), visited: Vec::new() }
+        Self { origin, gateway, speaks_http2: false, elsewhere: None, jar: Vec::new(), visited: Vec::new() }
     }
 
     /// One that speaks HTTP/1.1 and one that speaks HTTP/2, for what must be alike in both.
     pub fn of_each_protocol(gateway: SocketAddr) -> [Self; 2] {
         [Self::new(gateway), Self { speaks_http2: true, ..Self::new(gateway) }]
+    }
+
+    /// One that speaks TLS to hosts other than the app's, which stand for `localhost`.
+    pub fn with_tls_elsewhere(self, elsewhere: Https) -> Self {
+        Self { elsewhere: Some(elsewhere), ..self }
     }
 
     /// Sends later requests to another gateway of the same app.
@@ -79,16 +88,7 @@ impl Browser {
 
     /// The user fills the first form of a page and sends it: goes on until there is a page.
     pub async fn fill_form(&mut self, page: &Answer, fields: &[(&str, &str)]) -> Answer {
-        let form = Form::of(&page.text());
-        let url = page.url.join(form.action.as_deref().unwrap_or_default()).unwrap();
-        let mut body = form_urlencoded::Serializer::new(String::new());
-        body.extend_pairs(&form.hidden).extend_pairs(fields);
-        let mut request = page_request(&url, "same-origin").map(|_| Full::from(body.finish()));
-        *request.method_mut() = Method::POST;
-        let origin = page.url.origin().ascii_serialization();
-        request.headers_mut().insert(header::ORIGIN, origin.parse().unwrap());
-        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-        request.headers_mut().insert(header::CONTENT_TYPE, kind);
+        let (request, url) = form_request(page, fields);
         self.follow(request, url, "same-origin").await
     }
 
@@ -107,6 +107,15 @@ impl Browser {
                     site = "cross-site";
                 }
                 url = next;
+            } else if answer.text().contains("document.forms[0].submit()") {
+                (request, url) = form_request(&answer, &[]);
+                if url.host_str() != answer.url.host_str() {
+                    site = "cross-site";
+                    request.headers_mut().insert("sec-fetch-site", HeaderValue::from_static(site));
+                } else {
+                    site = "same-origin";
+                }
+                continue;
             } else if let Some(next) = answer.refresh() {
                 url = url.join(&next).unwrap();
                 site = "same-origin";
@@ -169,7 +178,8 @@ impl Browser {
     /// Sends a request as it stands, but for cookies and `Host`.
     pub async fn send(&mut self, mut request: Request<Full<Bytes>>, url: &Url, cross_site: bool) -> Answer {
         self.visited.push(url.clone());
-        if let Some(cookies) = self.cookies_for(url, cross_site) {
+        let is_safe = request.method() == Method::GET;
+        if let Some(cookies) = self.cookies_for(url, cross_site, is_safe) {
             request.headers_mut().insert(header::COOKIE, cookies);
         }
         let authority = url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
@@ -179,9 +189,14 @@ impl Browser {
             true => self.gateway,
             false => url.socket_addrs(|| None).unwrap()[0],
         };
-        let (status, headers, body) = match self.speaks_http2 && address == self.gateway {
-            true => http2::exchange(address, url, request).await,
-            false => exchange(address, request).await,
+        let elsewhere =
+            self.elsewhere.as_ref().filter(|_| url.scheme() == "https" && address != self.gateway);
+        let (status, headers, body) = match (self.speaks_http2 && address == self.gateway, elsewhere) {
+            (true, _) => http2::exchange(address, url, request).await,
+            (false, Some(https)) => {
+                exchange_over(https.connect(address).await.unwrap().stream, request).await
+            }
+            (false, None) => exchange(address, request).await,
         };
         self.keep_cookies(url, &headers);
         Answer { url: url.clone(), status, headers, body }
@@ -220,7 +235,9 @@ impl Browser {
     pub fn window(&self) -> Self {
         let jar = self.jar.iter().map(|kept| Kept { host: kept.host.clone(), cookie: kept.cookie.clone() });
         let (origin, speaks_http2) = (self.origin.clone(), self.speaks_http2);
-        Self { origin, gateway: self.gateway, speaks_http2, jar: jar.collect(), visited: Vec::new() }
+        let elsewhere = self.elsewhere.clone();
+        let (gateway, visited) = (self.gateway, Vec::new());
+        Self { origin, gateway, speaks_http2, elsewhere, jar: jar.collect(), visited }
     }
 
     fn origin(&self) -> String {
@@ -231,12 +248,17 @@ impl Browser {
         self.origin.join(target).unwrap()
     }
 
-    fn cookies_for(&self, url: &Url, cross_site: bool) -> Option<HeaderValue> {
+    /// A `Lax` cookie goes along with what another site leads to, and not with what it posts.
+    fn cookies_for(&self, url: &Url, cross_site: bool, is_safe: bool) -> Option<HeaderValue> {
         let pairs: Vec<String> = self
             .jar
             .iter()
             .filter(|kept| Some(kept.host.as_str()) == url.host_str())
-            .filter(|kept| !(cross_site && kept.cookie.same_site() == Some(SameSite::Strict)))
+            .filter(|kept| match kept.cookie.same_site() {
+                Some(SameSite::Strict) => !cross_site,
+                Some(SameSite::Lax) => !cross_site || is_safe,
+                Some(SameSite::None) | None => true,
+            })
             .map(|kept| format!("{}={}", kept.cookie.name(), kept.cookie.value()))
             .collect();
         (!pairs.is_empty()).then(|| HeaderValue::from_str(&pairs.join("; ")).unwrap())
@@ -294,6 +316,21 @@ impl Answer {
     }
 }
 
+/// The first form of a page, as a browser posts it when it is sent.
+pub fn form_request(page: &Answer, fields: &[(&str, &str)]) -> (Request<Full<Bytes>>, Url) {
+    let form = Form::of(&page.text());
+    let url = page.url.join(form.action.as_deref().unwrap_or_default()).unwrap();
+    let mut body = form_urlencoded::Serializer::new(String::new());
+    body.extend_pairs(&form.hidden).extend_pairs(fields);
+    let mut request = page_request(&url, "same-origin").map(|_| Full::from(body.finish()));
+    *request.method_mut() = Method::POST;
+    let origin = page.url.origin().ascii_serialization();
+    request.headers_mut().insert(header::ORIGIN, origin.parse().unwrap());
+    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+    request.headers_mut().insert(header::CONTENT_TYPE, kind);
+    (request, url)
+}
+
 fn page_request(_: &Url, site: &'static str) -> Request<Full<Bytes>> {
     let fields: HashMap<&str, &str> = [
         ("accept", "text/html,application/xhtml+xml,*/*;q=0.8"),
@@ -315,7 +352,13 @@ fn page_request(_: &Url, site: &'static str) -> Request<Full<Bytes>> {
 
 /// One request on a connection of its own, read to its end.
 pub async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> (StatusCode, HeaderMap, Bytes) {
-    let stream = TcpStream::connect(address).await.unwrap();
+    exchange_over(TcpStream::connect(address).await.unwrap(), request).await
+}
+
+async fn exchange_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> (StatusCode, HeaderMap, Bytes) {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let response = sender.send_request(request).await.unwrap();

@@ -1,5 +1,7 @@
 //! A server behind the gateway that takes each WebSocket handshake and sends back what it gets.
 
+use std::sync::{Arc, Mutex};
+
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -9,6 +11,7 @@ use super::wire::{Wire, head, read_head};
 
 pub struct Echo {
     pub url: String,
+    heads: Arc<Mutex<Vec<String>>>,
     running: AbortHandle,
 }
 
@@ -16,12 +19,19 @@ impl Echo {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let heads = Arc::<Mutex<Vec<String>>>::default();
+        let noted = Arc::clone(&heads);
         let running = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream));
+                tokio::spawn(serve(stream, Arc::clone(&noted)));
             }
         });
-        Self { url, running: running.abort_handle() }
+        Self { url, heads, running: running.abort_handle() }
+    }
+
+    /// The heads of the handshakes so far.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
     }
 }
 
@@ -43,8 +53,9 @@ pub async fn open_tunnel(gateway: std::net::SocketAddr, path: &str, cookie: &str
     wire
 }
 
-async fn serve(mut stream: TcpStream) {
-    read_head(&mut stream).await;
+async fn serve(mut stream: TcpStream, heads: Arc<Mutex<Vec<String>>>) {
+    let head = read_head(&mut stream).await;
+    heads.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
     let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     if stream.write_all(answer.as_bytes()).await.is_ok() {

@@ -35,6 +35,8 @@ pub struct Setup {
     pub listen: String,
     pub origin: String,
     pub issuer: String,
+    /// Further issuers by name and URL, which know the same client. The first is called `staff` then.
+    pub other_issuers: Vec<(&'static str, String)>,
     pub oidc: String,
     pub session: String,
     pub routes: String,
@@ -78,6 +80,7 @@ impl Setup {
             listen: "127.0.0.1:0".to_owned(),
             origin: ORIGIN.to_owned(),
             issuer: issuer.to_owned(),
+            other_issuers: Vec::new(),
             oidc: "scopes: [openid, profile, offline_access]".to_owned(),
             session: String::new(),
             routes: String::new(),
@@ -150,13 +153,16 @@ impl Setup {
         yaml += "sessions:\n  keys: [{env: SESSION_KEY}]\n";
         writeln!(yaml, "  store: {{{}}}", self.store).unwrap();
         yaml += &indented(&self.sessions, 2);
-        writeln!(yaml, "apps:\n  - origin: {}\n    oidc:\n      issuer: {}", self.origin, self.issuer)
-            .unwrap();
-        writeln!(yaml, "      client_id: \"{CLIENT_ID}\"").unwrap();
-        if !self.oidc.contains("client_auth") {
-            yaml += "      client_auth: {client_secret_basic: {env: CLIENT_SECRET}}\n";
+        writeln!(yaml, "apps:\n  - origin: {}\n    oidc:", self.origin).unwrap();
+        if self.other_issuers.is_empty() {
+            yaml += &indented(&self.client_at(&self.issuer), 6);
+        } else {
+            let first = ("staff", self.issuer.clone());
+            for (name, issuer) in [&first].into_iter().chain(&self.other_issuers) {
+                writeln!(yaml, "      - name: {name}").unwrap();
+                yaml += &indented(&self.client_at(issuer), 8);
+            }
         }
-        yaml += &indented(&self.oidc, 6);
         if !self.session.is_empty() {
             yaml += "    session:\n";
             yaml += &indented(&self.session, 6);
@@ -170,6 +176,14 @@ impl Setup {
         yaml + &self.further_apps + &self.telemetry
     }
 
+    fn client_at(&self, issuer: &str) -> String {
+        let mut client = format!("issuer: {issuer}\nclient_id: \"{CLIENT_ID}\"\n");
+        if !self.oidc.contains("client_auth") {
+            client += "client_auth: {client_secret_basic: {env: CLIENT_SECRET}}\n";
+        }
+        client + &self.oidc
+    }
+
     /// Starts a gateway in this process.
     pub async fn start(&self) -> Gateway {
         let loaded = config::parse("test.yaml", &self.yaml(), &environment).unwrap_or_else(|faults| {
@@ -180,7 +194,7 @@ impl Setup {
             Some(store) => Server::bind_with_store(loaded.config, Arc::clone(store), clock).await,
             None => Server::bind_with_clock(loaded.config, clock).await,
         };
-        let server = server.unwrap().certificate_interval(Duration::from_millis(50));
+        let server = server.unwrap().reload_interval(Duration::from_millis(50));
         let address = server.address().unwrap();
         let admin = server.admin_address().unwrap().unwrap();
         let (stop, stopped) = oneshot::channel();

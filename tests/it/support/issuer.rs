@@ -3,6 +3,7 @@
 //! It rotates refresh tokens and, when a spent one comes back, kills all tokens of that login, as real
 //! issuers with reuse detection do.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -21,15 +22,22 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use behaviour::Behaviour;
+pub use dpop::Dpop;
+pub use endpoints::TOKEN_EXCHANGE;
 pub use faults::{Endpoint, Fault};
 pub use keys::{Algorithm, Draft, Signature};
 
 use super::wait::in_time;
+use assertions::Assertions;
 use faults::Faults;
 use grants::Grants;
 use keys::Keys;
 
+mod assertions;
+mod authorization;
 mod behaviour;
+mod device;
+mod dpop;
 mod endpoints;
 mod faults;
 mod grants;
@@ -58,6 +66,8 @@ pub struct Received {
 
 struct Shared {
     issuer: String,
+    /// Where its endpoints are, without a slash at the end.
+    path: String,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Whether token answers are held back.
@@ -71,7 +81,13 @@ struct State {
     keys: Keys,
     faults: Faults,
     grants: Grants,
+    /// Authorization requests that were pushed, by their `request_uri`.
+    pushed: HashMap<String, Vec<(String, String)>>,
+    assertions: Assertions,
+    devices: Vec<device::Waiting>,
     received: Vec<Received>,
+    /// The ids of the proofs that came.
+    proofs: HashSet<String>,
     held: usize,
 }
 
@@ -83,18 +99,35 @@ impl Issuer {
 
     /// Starts with a clock that the test moves.
     pub async fn start_with(clock: Arc<dyn Clock>) -> Self {
+        Self::start_at(clock, "").await
+    }
+
+    /// The same, as an issuer with a path in its name, which may end in a slash.
+    pub async fn start_at(clock: Arc<dyn Clock>, path: &str) -> Self {
+        Self::start_named(clock, |address| format!("http://{address}{path}")).await
+    }
+
+    /// The same, under the name of what stands in front of it.
+    pub async fn start_named(clock: Arc<dyn Clock>, name: impl FnOnce(SocketAddr) -> String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let issuer = name(address);
+        let path = url::Url::parse(&issuer).unwrap().path().trim_end_matches('/').to_owned();
         let state = State {
             behaviour: Behaviour::default(),
             keys: Keys::new(),
             faults: Faults::default(),
             grants: Grants::new(address.port()),
+            pushed: HashMap::new(),
+            assertions: Assertions::default(),
+            devices: Vec::new(),
             received: Vec::new(),
+            proofs: HashSet::new(),
             held: 0,
         };
         let shared = Arc::new(Shared {
-            issuer: format!("http://{address}"),
+            issuer,
+            path,
             clock,
             state: Mutex::new(state),
             gate: watch::Sender::new(false),
@@ -119,6 +152,11 @@ impl Issuer {
         self.stop().await;
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.server = Some(tokio::spawn(serve(listener, Arc::clone(&self.shared))));
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The issuer identifier.
@@ -239,6 +277,52 @@ impl Issuer {
         state.keys.sign(algorithm, &draft)
     }
 
+    /// A good security event token for `audience`, whose `jti` is new each time, after it was changed: alice's
+    /// sessions are revoked.
+    pub fn security_event(&self, audience: &str, change: impl FnOnce(&mut Draft)) -> String {
+        let now = self.shared.clock.now().as_secs();
+        let mut state = self.shared.state();
+        let algorithm = state.behaviour.algorithm;
+        let id = state.grants.name("jti");
+        let mut draft = Draft {
+            header: json!({"alg": algorithm.name(), "kid": state.keys.key_id(algorithm), "typ": "secevent+jwt"}),
+            claims: json!({
+                "iss": self.shared.issuer,
+                "aud": audience,
+                "iat": now,
+                "jti": id,
+                "txn": "8675309",
+                "sub_id": {"format": "iss_sub", "iss": self.shared.issuer, "sub": "alice"},
+                "events": {
+                    "https://schemas.openid.net/secevent/caep/event-type/session-revoked": {
+                        "event_timestamp": now, "initiating_entity": "admin", "reason_admin": {"en": "It was time."},
+                    },
+                },
+            }),
+            raw_header: None,
+            raw_claims: None,
+            signature: Signature::Good,
+        };
+        change(&mut draft);
+        state.keys.sign(algorithm, &draft)
+    }
+
+    /// Good userinfo about alice as a JWT, after it was changed.
+    pub fn userinfo_token(&self, change: impl FnOnce(&mut Draft)) -> String {
+        let state = self.shared.state();
+        let algorithm = state.behaviour.algorithm;
+        let mut draft = Draft {
+            header: json!({"alg": algorithm.name(), "kid": state.keys.key_id(algorithm)}),
+            claims: state.behaviour.user.clone(),
+            raw_header: None,
+            raw_claims: None,
+            signature: Signature::Good,
+        };
+        (draft.claims["iss"], draft.claims["aud"]) = (json!(self.shared.issuer), json!(CLIENT_ID));
+        change(&mut draft);
+        state.keys.sign(algorithm, &draft)
+    }
+
     /// Whether the issuer still honours this access or refresh token.
     pub fn is_alive(&self, token: &str) -> bool {
         self.shared.state().grants.is_alive(token, self.shared.clock.now())
@@ -254,17 +338,26 @@ impl Issuer {
         self.shared.state().grants.revoked.clone()
     }
 
+    /// Ends the life of a token before its time, and of nothing else.
+    pub fn kill(&self, token: &str) {
+        self.shared.state().grants.kill(token);
+    }
+
     /// Ends a login at the issuer: none of its tokens is good any more.
     pub fn end_login_of(&self, token: &str) {
         self.shared.state().grants.end_login_of(token);
     }
 
-    /// Logs in as a browser would: follows an authorization URL, and gives the query that comes back to
-    /// the `redirect_uri`.
+    /// Changes each signed authorization response before it is signed.
+    pub fn tamper_response(&self, change: impl Fn(&mut Draft) + Send + 'static) {
+        self.behave(|behaviour| behaviour.tamper_response = Some(Box::new(change)));
+    }
+
+    /// Logs in as a browser would: follows an authorization URL, and gives the parameters that come back to
+    /// the `redirect_uri`, in its query or in a form.
     pub fn authorize(&self, authorization_url: &url::Url) -> Vec<(String, String)> {
         let query: Vec<_> = authorization_url.query_pairs().into_owned().collect();
-        let location = self.shared.authorize(&query).expect("a well-formed authorization request");
-        location.query_pairs().into_owned().collect()
+        self.shared.authorize(&query).expect("a well-formed authorization request").parameters
     }
 }
 
@@ -307,7 +400,8 @@ impl Shared {
 
     /// Answers one request, or breaks the connection.
     async fn handle(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Reset> {
-        let Some(endpoint) = Endpoint::at(request.uri().path()) else {
+        let path = request.uri().path().strip_prefix(&self.path);
+        let Some(endpoint) = path.and_then(Endpoint::at) else {
             return Ok(faults::answer(404, "text/plain", "no such page"));
         };
         let received = Received::read(endpoint, request).await;

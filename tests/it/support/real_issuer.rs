@@ -24,12 +24,16 @@ struct Ready {
 /// What the provider has seen since it started, as far as these tests ask.
 #[derive(Debug, Deserialize)]
 pub struct State {
+    /// Authorization requests that were pushed, and taken.
+    pub pushed: usize,
     pub token_requests: Vec<TokenRequest>,
     pub revocations: Vec<Revocation>,
     /// RP-initiated logouts that were carried out.
     pub end_sessions: usize,
     /// What became of each back-channel logout: `done`, or what went wrong.
     pub backchannel: Vec<String>,
+    /// What introspections said: whether the token is active.
+    pub introspections: Vec<bool>,
     /// Access and refresh tokens, in the order they were issued.
     pub tokens: Vec<IssuedToken>,
 }
@@ -39,6 +43,8 @@ pub struct State {
 pub struct TokenRequest {
     pub grant_type: Option<String>,
     pub status: u16,
+    /// The origin it was sent to.
+    pub at: String,
 }
 
 /// One request to the revocation endpoint (RFC 7009), and how it was answered.
@@ -46,6 +52,8 @@ pub struct TokenRequest {
 pub struct Revocation {
     pub token_type_hint: Option<String>,
     pub status: u16,
+    /// The origin it was sent to.
+    pub at: String,
 }
 
 /// A token the provider has issued.
@@ -56,6 +64,10 @@ pub struct IssuedToken {
     pub value: String,
     /// Neither expired, revoked, nor rotated away.
     pub alive: bool,
+    /// `x5t#S256` of the certificate that it is bound to (RFC 8705 §3.1).
+    pub bound_to: Option<String>,
+    /// Where it is to be used.
+    pub audience: Option<String>,
 }
 
 impl RealIssuer {
@@ -79,11 +91,19 @@ impl RealIssuer {
 
     /// What has happened so far.
     pub async fn state(&self) -> State {
+        serde_json::from_slice(&self.ask("state").await).expect("the issuer's state")
+    }
+
+    /// Ends the life of all access tokens before their time.
+    pub async fn kill_access_tokens(&self) {
+        self.ask("kill").await;
+    }
+
+    async fn ask(&self, what: &str) -> Bytes {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let uri = format!("{}/state", self.admin()).parse().expect("a URI");
+        let uri = format!("{}/{what}", self.admin()).parse().expect("a URI");
         let response = client.get(uri).await.expect("the issuer answers");
-        let body = response.into_body().collect().await.expect("the issuer's state").to_bytes();
-        serde_json::from_slice(&body).expect("the issuer's state")
+        response.into_body().collect().await.expect("the issuer's answer").to_bytes()
     }
 }
 

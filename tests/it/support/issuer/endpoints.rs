@@ -11,33 +11,60 @@ use http_body_util::Full;
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use super::dpop::{challenge as dpop_challenge, presented};
 use super::faults::answer;
-use super::grants::{Login, LoginId};
+use super::grants::LoginId;
 use super::keys::{Draft, Signature, challenge, half_hash};
-use super::{CLIENT_ID, CLIENT_SECRET, Endpoint, Received, Shared, State, value};
+use super::{CLIENT_ID, CLIENT_SECRET, Endpoint, Received, Shared, State};
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// RFC 8693 §2.1 and §3.
+pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+/// What tokens are issued for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Login,
+    Refresh,
+    Resource,
+    Exchanged,
+    Client,
+}
 
 impl Shared {
     pub(super) fn answer(&self, request: &Received) -> Answer {
         match request.endpoint {
             Endpoint::Discovery => self.metadata(),
-            Endpoint::Jwks => json_answer(200, &self.state().keys.published()),
+            Endpoint::Jwks => json_answer(200, &self.state().published_keys()),
             Endpoint::Authorize => match self.authorize(&request.query) {
-                Ok(location) => see_other(&location),
+                Ok(response) => response.into(),
                 Err(reason) => answer(400, "text/plain", reason),
             },
+            Endpoint::Push => self.push(request),
             Endpoint::Token => {
-                self.token(request).unwrap_or_else(|(status, error)| error_answer(status, error))
+                let answer = self.token(request);
+                let mut answer = answer.unwrap_or_else(|(status, error)| error_answer(status, error));
+                self.give_nonce(&mut answer);
+                answer
             }
-            Endpoint::Userinfo => self.userinfo(request),
+            Endpoint::Userinfo => {
+                let mut answer = self.userinfo(request);
+                self.give_nonce(&mut answer);
+                answer
+            }
             Endpoint::Revoke => self.revoke(request),
+            Endpoint::Introspect => self.introspect(request),
+            Endpoint::AuthorizeDevice => self.authorize_device(request),
             Endpoint::EndSession => self.end_session(request),
+            Endpoint::SsfConfiguration => self.ssf_configuration(),
         }
     }
 
     fn metadata(&self) -> Answer {
-        let endpoint = |endpoint: Endpoint| format!("{}{}", self.issuer, endpoint.path());
+        let issuer = self.issuer.trim_end_matches('/');
+        let endpoint = |endpoint: Endpoint| format!("{issuer}{}", endpoint.path());
         let mut metadata = json!({
             "issuer": self.issuer,
             "authorization_endpoint": endpoint(Endpoint::Authorize),
@@ -45,86 +72,111 @@ impl Shared {
             "jwks_uri": endpoint(Endpoint::Jwks),
             "userinfo_endpoint": endpoint(Endpoint::Userinfo),
             "revocation_endpoint": endpoint(Endpoint::Revoke),
+            "introspection_endpoint": endpoint(Endpoint::Introspect),
+            "device_authorization_endpoint": endpoint(Endpoint::AuthorizeDevice),
             "end_session_endpoint": endpoint(Endpoint::EndSession),
             "response_types_supported": ["code"],
+            "request_parameter_supported": true,
+            "response_modes_supported": ["query", "form_post", "jwt", "query.jwt", "form_post.jwt"],
+            "authorization_signing_alg_values_supported": ["ES256", "RS256", "HS256", "none"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256", "RS256", "HS256", "none"],
             "authorization_response_iss_parameter_supported": self.state().behaviour.sends_iss,
         });
+        if self.state().behaviour.takes_pushed_requests {
+            metadata["pushed_authorization_request_endpoint"] = json!(endpoint(Endpoint::Push));
+        }
         let members = metadata.as_object_mut().unwrap();
         members.extend(self.state().behaviour.metadata.clone());
         members.retain(|_, value| !value.is_null());
         json_answer(200, &metadata)
     }
 
-    /// Where the browser is sent back to, for the user who always says yes.
-    pub(super) fn authorize(&self, query: &[(String, String)]) -> Result<Url, &'static str> {
-        let parameter = |name| value(query, name);
-        let redirect_uri = parameter("redirect_uri").ok_or("no redirect_uri")?;
-        let mut location = Url::parse(redirect_uri).map_err(|_| "a bad redirect_uri")?;
-        let challenge = parameter("code_challenge").ok_or("no code_challenge")?;
-        let scope = parameter("scope").ok_or("no scope")?;
-        let is_good = parameter("client_id") == Some(CLIENT_ID)
-            && parameter("response_type") == Some("code")
-            && parameter("code_challenge_method") == Some("S256")
-            && scope.split(' ').any(|scope| scope == "openid");
-        if !is_good {
-            return Err("a bad authorization request");
-        }
-        let mut state = self.state();
-        let login = Login {
-            user: state.behaviour.user.clone(),
-            nonce: parameter("nonce").map(str::to_owned),
-            acr: parameter("acr_values").and_then(|values| values.split(' ').next()).map(str::to_owned),
-            sid: String::new(),
-            authenticated_at: self.clock.now(),
-            alive: true,
-        };
-        let mut pairs = location.query_pairs_mut();
-        match state.behaviour.authorization_error.clone() {
-            Some(error) => pairs.append_pair("error", &error),
-            None => pairs.append_pair("code", &state.grants.begin(login, redirect_uri, challenge)),
-        };
-        pairs.extend_pairs(parameter("state").map(|state| ("state", state)));
-        if state.behaviour.sends_iss {
-            pairs.append_pair("iss", &self.issuer);
-        }
-        drop(pairs);
-        Ok(location)
+    fn ssf_configuration(&self) -> Answer {
+        let mut metadata = json!({
+            "spec_version": "1_0",
+            "issuer": self.issuer,
+            "jwks_uri": format!("{}{}", self.issuer, Endpoint::Jwks.path()),
+            "delivery_methods_supported": ["urn:ietf:rfc:8935"],
+        });
+        let members = metadata.as_object_mut().unwrap();
+        members.extend(self.state().behaviour.ssf_configuration.clone());
+        members.retain(|_, value| !value.is_null());
+        json_answer(200, &metadata)
     }
 
     fn token(&self, request: &Received) -> Result<Answer, (u16, &'static str)> {
         let mut state = self.state();
-        if !is_authenticated(request, state.behaviour.public_client) {
+        if !self.is_authenticated(request, &mut state) {
             return Err((401, "invalid_client"));
         }
+        let proof = self.proof(request, &mut state, "POST", None).map_err(|error| (400, error))?;
         let field = |name| request.field(name).unwrap_or_default();
-        let rotates = state.behaviour.rotates;
-        let (login, refresh) = match field("grant_type") {
+        let has_target = request.field("resource").or(request.field("audience")).is_some();
+        if let Some(error) = state.behaviour.refuses_targets.filter(|_| has_target) {
+            return Err((400, error));
+        }
+        let (rotates, now) = (state.behaviour.rotates, self.clock.now());
+        let (login, kind) = match field("grant_type") {
             "authorization_code" => {
                 let challenge = challenge(field("code_verifier"));
-                (state.grants.redeem_code(field("code"), field("redirect_uri"), &challenge), false)
+                let login = state.grants.redeem_code(field("code"), field("redirect_uri"), &challenge);
+                (login, Kind::Login)
             }
-            "refresh_token" => (state.grants.redeem_refresh_token(field("refresh_token"), rotates), true),
+            "refresh_token" => {
+                let kind = if has_target { Kind::Resource } else { Kind::Refresh };
+                (state.grants.redeem_refresh_token(field("refresh_token"), rotates), kind)
+            }
+            "client_credentials" => (Some(state.grants.client()), Kind::Client),
+            TOKEN_EXCHANGE => {
+                let kinds = [field("subject_token_type"), field("requested_token_type")];
+                let login = state.grants.subject(field("subject_token"), now);
+                (login.filter(|_| kinds == [ACCESS_TOKEN; 2]), Kind::Exchanged)
+            }
+            "urn:ietf:params:oauth:grant-type:device_code" => {
+                (Some(state.redeem_device_code(field("device_code"))?), Kind::Login)
+            }
             _ => return Err((400, "unsupported_grant_type")),
         };
         let login = login.ok_or((400, "invalid_grant"))?;
-        Ok(json_answer(200, &Value::Object(self.issue(&mut state, login, refresh))))
+        let key = proof.as_ref().map(|proof| proof.thumbprint.as_str());
+        if !state.behaviour.dpop.ignored && !state.grants.bind(login, key) {
+            return Err((400, "invalid_grant"));
+        }
+        let mut body = self.issue(&mut state, login, kind);
+        if proof.is_some() {
+            body.insert("token_type".to_owned(), json!("DPoP"));
+        }
+        Ok(json_answer(200, &Value::Object(body)))
     }
 
-    fn issue(&self, state: &mut State, login: LoginId, refresh: bool) -> Map<String, Value> {
+    fn issue(&self, state: &mut State, login: LoginId, kind: Kind) -> Map<String, Value> {
         let behaviour = &state.behaviour;
-        let lifetime = behaviour.expires_in.as_ref().and_then(Value::as_u64).filter(|seconds| *seconds > 0);
+        let (expires_in, scope) = match kind {
+            Kind::Login | Kind::Refresh => (&behaviour.expires_in, &behaviour.scope),
+            Kind::Resource | Kind::Exchanged | Kind::Client => {
+                (&behaviour.route_expires_in, &behaviour.route_scope)
+            }
+        };
+        let lifetime = expires_in.as_ref().and_then(Value::as_u64).filter(|seconds| *seconds > 0);
         let lifetime = Duration::from_secs(lifetime.unwrap_or(300));
         let mut body = Map::new();
-        body.extend(behaviour.expires_in.clone().map(|value| ("expires_in".to_owned(), value)));
-        body.extend(behaviour.scope.clone().map(|scope| ("scope".to_owned(), scope.into())));
+        body.extend(expires_in.clone().map(|value| ("expires_in".to_owned(), value)));
+        body.extend(scope.clone().map(|scope| ("scope".to_owned(), scope.into())));
         body.insert("token_type".to_owned(), behaviour.token_type.clone());
-        let with_refresh_token = if refresh { behaviour.rotates } else { behaviour.issues_refresh_tokens };
-        let with_id_token = !refresh || behaviour.refreshes_id_token;
-        let access_token = state.grants.issue_access_token(login, self.clock.now(), lifetime);
+        let (with_refresh_token, with_id_token, name) = match kind {
+            Kind::Login => (behaviour.issues_refresh_tokens, true, "access"),
+            Kind::Refresh => (behaviour.rotates, behaviour.refreshes_id_token, "access"),
+            Kind::Resource => (behaviour.rotates, behaviour.refreshes_id_token, "resource"),
+            Kind::Exchanged => {
+                body.insert("issued_token_type".to_owned(), behaviour.issued_token_type.clone());
+                (false, false, "exchanged")
+            }
+            Kind::Client => (false, false, "client"),
+        };
+        let access_token = state.grants.issue_access_token(name, login, self.clock.now(), lifetime);
         if with_id_token {
-            let id_token = self.id_token(state, login, &access_token, refresh);
+            let id_token = self.id_token(state, login, &access_token, kind != Kind::Login);
             body.insert("id_token".to_owned(), id_token.into());
         }
         if with_refresh_token {
@@ -172,22 +224,54 @@ impl Shared {
     }
 
     fn userinfo(&self, request: &Received) -> Answer {
-        let token = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        let state = self.state();
+        let (token, with_proof) = presented(request);
+        let mut state = self.state();
+        let proof = self.proof(request, &mut state, "GET", with_proof.then_some(token));
+        let refuse = |error| {
+            let mut answer = answer(401, "text/plain", "");
+            dpop_challenge(&mut answer, error);
+            answer
+        };
+        let proof = match proof {
+            Ok(proof) => proof.map(|proof| proof.thumbprint),
+            Err(error) => return refuse(error),
+        };
         match state.grants.login_of(token, self.clock.now()) {
-            Some(login) => json_answer(200, &login.user),
-            None => answer(401, "text/plain", ""),
+            Some(login) if login.key == proof => json_answer(200, &login.user),
+            Some(_) | None => refuse("invalid_token"),
         }
     }
 
     fn revoke(&self, request: &Received) -> Answer {
         let mut state = self.state();
-        if !is_authenticated(request, state.behaviour.public_client) {
+        if !self.is_authenticated(request, &mut state) {
             return error_answer(401, "invalid_client");
         }
         state.grants.revoke(request.field("token").unwrap_or_default());
         answer(200, "text/plain", "")
+    }
+
+    pub(super) fn is_authenticated(&self, request: &Received, state: &mut State) -> bool {
+        match &state.behaviour.client_key {
+            Some((key, audience)) => {
+                state.assertions.take(request, key, audience, self.clock.now().as_secs())
+            }
+            None => has_secret(request, state.behaviour.public_client),
+        }
+    }
+
+    fn introspect(&self, request: &Received) -> Answer {
+        let mut state = self.state();
+        if !self.is_authenticated(request, &mut state) {
+            return error_answer(401, "invalid_client");
+        }
+        let login = state.grants.login_of(request.field("token").unwrap_or_default(), self.clock.now());
+        let mut said = match login {
+            Some(login) => json!({"active": true, "sub": login.user["sub"], "client_id": CLIENT_ID}),
+            None => json!({"active": false}),
+        };
+        said.as_object_mut().unwrap().extend(state.behaviour.introspection.clone());
+        json_answer(200, &said)
     }
 
     fn end_session(&self, request: &Received) -> Answer {
@@ -203,8 +287,18 @@ impl Shared {
     }
 }
 
+impl State {
+    fn published_keys(&self) -> Value {
+        let mut keys = self.keys.published();
+        if let Some(change) = &self.behaviour.publish {
+            change(keys["keys"].as_array_mut().unwrap());
+        }
+        keys
+    }
+}
+
 /// `client_secret_basic` (both halves form-encoded), `client_secret_post`, or `none` where allowed.
-fn is_authenticated(request: &Received, public_client: bool) -> bool {
+fn has_secret(request: &Received, public_client: bool) -> bool {
     match request.headers.get(AUTHORIZATION) {
         Some(header) => {
             let encoded = header.to_str().unwrap().strip_prefix("Basic ").unwrap_or_default();
@@ -222,15 +316,15 @@ fn is_authenticated(request: &Received, public_client: bool) -> bool {
     }
 }
 
-fn error_answer(status: u16, error: &str) -> Answer {
+pub(super) fn error_answer(status: u16, error: &str) -> Answer {
     json_answer(status, &json!({"error": error, "error_description": "the issuer's own words"}))
 }
 
-fn json_answer(status: u16, body: &Value) -> Answer {
+pub(super) fn json_answer(status: u16, body: &Value) -> Answer {
     answer(status, "application/json", body.to_string())
 }
 
-fn see_other(location: &Url) -> Answer {
+pub(super) fn see_other(location: &Url) -> Answer {
     let mut response = answer(303, "text/plain", "");
     response.headers_mut().insert(LOCATION, location.as_str().parse().unwrap());
     response

@@ -14,10 +14,14 @@ pub enum Endpoint {
     Discovery,
     Jwks,
     Authorize,
+    Push,
     Token,
     Userinfo,
     Revoke,
+    Introspect,
+    AuthorizeDevice,
     EndSession,
+    SsfConfiguration,
 }
 
 /// One misbehaviour.
@@ -50,14 +54,18 @@ pub struct Faults {
 }
 
 impl Endpoint {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Discovery,
         Self::Jwks,
         Self::Authorize,
+        Self::Push,
         Self::Token,
         Self::Userinfo,
         Self::Revoke,
+        Self::Introspect,
+        Self::AuthorizeDevice,
         Self::EndSession,
+        Self::SsfConfiguration,
     ];
 
     pub const fn path(self) -> &'static str {
@@ -65,10 +73,14 @@ impl Endpoint {
             Self::Discovery => "/.well-known/openid-configuration",
             Self::Jwks => "/jwks",
             Self::Authorize => "/authorize",
+            Self::Push => "/push",
             Self::Token => "/token",
             Self::Userinfo => "/userinfo",
             Self::Revoke => "/revoke",
+            Self::Introspect => "/introspect",
+            Self::AuthorizeDevice => "/device_authorization",
             Self::EndSession => "/end-session",
+            Self::SsfConfiguration => "/.well-known/ssf-configuration",
         }
     }
 

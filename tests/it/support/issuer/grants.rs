@@ -12,6 +12,8 @@ pub struct Grants {
     port: u16,
     issued: usize,
     logins: Vec<Login>,
+    /// In the place of a login, for tokens of the client's own.
+    client: Option<LoginId>,
     codes: HashMap<String, Code>,
     tokens: HashMap<String, Token>,
     pub revoked: Vec<String>,
@@ -25,6 +27,8 @@ pub struct Login {
     pub acr: Option<String>,
     pub sid: String,
     pub authenticated_at: Timestamp,
+    /// The thumbprint of the key that its code, and then its tokens, are bound to.
+    pub key: Option<String>,
     pub alive: bool,
 }
 
@@ -59,6 +63,7 @@ impl Grants {
             port,
             issued: 0,
             logins: Vec::new(),
+            client: None,
             codes: HashMap::new(),
             tokens: HashMap::new(),
             revoked: Vec::new(),
@@ -66,14 +71,19 @@ impl Grants {
     }
 
     /// A login, and the code for it.
-    pub fn begin(&mut self, mut login: Login, redirect_uri: &str, challenge: &str) -> String {
-        let id = LoginId(self.logins.len());
-        login.sid = self.name("sid");
-        self.logins.push(login);
+    pub fn begin(&mut self, login: Login, redirect_uri: &str, challenge: &str) -> String {
+        let id = self.log_in(login);
         let code = self.name("code");
         let (redirect_uri, challenge) = (redirect_uri.to_owned(), challenge.to_owned());
         self.codes.insert(code.clone(), Code { login: id, redirect_uri, challenge, spent: false });
         code
+    }
+
+    /// A login.
+    pub fn log_in(&mut self, mut login: Login) -> LoginId {
+        login.sid = self.name("sid");
+        self.logins.push(login);
+        LoginId(self.logins.len() - 1)
     }
 
     /// Redeems a code, once; a second time ends the login (RFC 6749 §4.1.2).
@@ -99,11 +109,37 @@ impl Grants {
         login.alive.then_some(token.login)
     }
 
-    pub fn issue_access_token(&mut self, login: LoginId, now: Timestamp, lifetime: Duration) -> String {
-        self.issue(
-            "access",
-            Token { login, kind: Kind::Access, expires_at: Some(now + lifetime), dead: false },
-        )
+    /// Whose the tokens are that are the client's own (RFC 6749 §4.4).
+    pub fn client(&mut self) -> LoginId {
+        *self.client.get_or_insert_with(|| {
+            self.logins.push(Login {
+                user: Value::Null,
+                nonce: None,
+                acr: None,
+                sid: String::new(),
+                authenticated_at: Timestamp::from_secs(0),
+                key: None,
+                alive: true,
+            });
+            LoginId(self.logins.len() - 1)
+        })
+    }
+
+    /// The login of a living access token that is to be exchanged (RFC 8693 §2.1).
+    pub fn subject(&self, access_token: &str, now: Timestamp) -> Option<LoginId> {
+        self.login_of(access_token, now)?;
+        self.tokens.get(access_token).map(|token| token.login)
+    }
+
+    /// `name` tells in a token what it was issued for.
+    pub fn issue_access_token(
+        &mut self,
+        name: &str,
+        login: LoginId,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> String {
+        self.issue(name, Token { login, kind: Kind::Access, expires_at: Some(now + lifetime), dead: false })
     }
 
     pub fn issue_refresh_token(&mut self, login: LoginId) -> String {
@@ -121,10 +157,23 @@ impl Grants {
         }
     }
 
+    pub fn kill(&mut self, token: &str) {
+        self.tokens.get_mut(token).expect("a token").dead = true;
+    }
+
     pub fn end_login_of(&mut self, token: &str) {
         if let Some(token) = self.tokens.get(token) {
             self.logins[token.login.0].alive = false;
         }
+    }
+
+    /// Binds a login to the key that was proved; `false` where it is bound to another.
+    pub fn bind(&mut self, id: LoginId, key: Option<&str>) -> bool {
+        let bound = &mut self.logins[id.0].key;
+        if bound.is_none() {
+            *bound = key.map(str::to_owned);
+        }
+        bound.as_deref() == key
     }
 
     pub fn login(&self, id: LoginId) -> &Login {

@@ -1,0 +1,229 @@
+//! Has the issuer confirm the access tokens in use (RFC 7662), where they may die before their time and nobody else
+//! would notice.
+//!
+//! A token is as good as confirmed when it is issued. Once the issuer's last word is too old, the next request asks, for
+//! all others too, in a task of its own. An issuer that does not say ends nothing: the token is used until it expires.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quick_cache::UnitWeighter;
+use quick_cache::sync::Cache;
+use tokio::sync::SetOnce;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Failure, RETRY_AFTER, Refresher};
+use crate::clock::Timestamp;
+use crate::config;
+use crate::oidc::{IntrospectError, Introspection};
+use crate::session::cookie::Ticket;
+use crate::session::store::{RecordKey, Version};
+use crate::session::{Cause, Session};
+use crate::telemetry::chain;
+
+/// Of how many sessions the issuer's last word is remembered. Whoever is forgotten is asked for again.
+const MOST_KNOWN: u64 = 1 << 16;
+
+/// For how many of them there is room from the start.
+const FEW_KNOWN: usize = 256;
+
+/// How long requests wait for one answer, counted from the question on.
+const REQUEST_WAIT: Duration = Duration::from_secs(3);
+
+/// How soon an issuer that did not say, or a token that is dead and could not be replaced, is looked at again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The issuer's word on the access tokens of one app's sessions.
+#[derive(Clone, Debug)]
+pub struct Confirmations(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    refresher: Refresher,
+    /// How old each issuer's word may be; of an issuer that is not among them it is good until a token expires.
+    intervals: HashMap<String, Duration>,
+    known: Cache<RecordKey, Known>,
+    /// At most one question for each session.
+    flights: Mutex<HashMap<RecordKey, Arc<Flight>>>,
+}
+
+/// What the issuer last said of a session's access token.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    version: Version,
+    word: Word,
+    until: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Active,
+    Inactive,
+    /// It did not say.
+    Unknown,
+}
+
+/// One question, and its answer.
+#[derive(Debug)]
+struct Flight {
+    version: Version,
+    started: Instant,
+    answer: SetOnce<Word>,
+}
+
+/// A flight that is on its way; however it ends, nobody waits for it, nor may join it any more.
+struct Landing {
+    shared: Arc<Shared>,
+    key: RecordKey,
+    interval: Duration,
+    flight: Arc<Flight>,
+}
+
+impl Confirmations {
+    /// For the issuers that want it: a token is confirmed where its last confirmation is too old, and a dead one replaced
+    /// by this refresher. `None` where none of them does.
+    pub fn wanted(issuers: &[config::Oidc], refresher: &Refresher) -> Option<Self> {
+        let intervals =
+            issuers.iter().filter_map(|oidc| Some((oidc.issuer.as_str().to_owned(), oidc.introspection?)));
+        let intervals: HashMap<_, _> = intervals.collect();
+        if intervals.is_empty() {
+            return None;
+        }
+        let known = Cache::with_weighter(FEW_KNOWN, MOST_KNOWN, UnitWeighter);
+        Some(Self(Arc::new(Shared {
+            refresher: refresher.clone(),
+            intervals,
+            known,
+            flights: Mutex::default(),
+        })))
+    }
+
+    /// The session, where its access token is good as far as the issuer says; the same with a fresh token, where it
+    /// is dead.
+    ///
+    /// # Errors
+    /// Where the token is dead, and there is no other.
+    pub async fn confirm(&self, ticket: &Ticket, session: Arc<Session>) -> Result<Arc<Session>, Failure> {
+        let Some(interval) = self.0.intervals.get(&session.identity.issuer) else { return Ok(session) };
+        match self.0.word(ticket, &session, *interval).await {
+            Word::Active | Word::Unknown => Ok(session),
+            Word::Inactive => self.0.replace(ticket, &session).await,
+        }
+    }
+}
+
+impl Shared {
+    async fn word(self: &Arc<Self>, ticket: &Ticket, session: &Arc<Session>, interval: Duration) -> Word {
+        let now = self.refresher.0.clock.now();
+        if now.since(session.tokens.issued_at) < interval {
+            return Word::Active;
+        }
+        let known = self.known.get(ticket.record_key());
+        if let Some(known) = known.filter(|known| known.version == session.version && now < known.until) {
+            return known.word;
+        }
+        let flight = self.board(ticket, session, interval);
+        // It is about a token that was replaced meanwhile.
+        if flight.version != session.version {
+            return Word::Unknown;
+        }
+        let answered = timeout_at(flight.started + REQUEST_WAIT, flight.answer.wait()).await;
+        answered.copied().unwrap_or(Word::Unknown)
+    }
+
+    /// Joins the question that is asked about this session, or asks.
+    fn board(self: &Arc<Self>, ticket: &Ticket, session: &Arc<Session>, interval: Duration) -> Arc<Flight> {
+        let key = ticket.record_key().clone();
+        let mut flights = self.flights();
+        if let Some(flight) = flights.get(&key) {
+            return Arc::clone(flight);
+        }
+        let (version, started) = (session.version, Instant::now());
+        let flight = Arc::new(Flight { version, started, answer: SetOnce::new() });
+        flights.insert(key.clone(), Arc::clone(&flight));
+        drop(flights);
+        let landing = Landing { shared: Arc::clone(self), key, interval, flight: Arc::clone(&flight) };
+        let (shared, ticket, session) = (Arc::clone(self), ticket.clone(), Arc::clone(session));
+        self.refresher.0.tasks.spawn(async move {
+            let word = shared.ask(&ticket, &session).await;
+            landing.tell(word);
+        });
+        flight
+    }
+
+    async fn ask(&self, ticket: &Ticket, session: &Session) -> Word {
+        let refresher = &self.refresher.0;
+        let said = refresher.grants.introspect(&session.tokens.access_token, &session.identity).await;
+        let (word, result) = match &said {
+            Ok(Introspection::Active) => (Word::Active, "active"),
+            Ok(Introspection::Inactive) => (Word::Inactive, "inactive"),
+            Err(IntrospectError::Unavailable(_)) => (Word::Unknown, "unavailable"),
+            Err(
+                IntrospectError::NotOffered | IntrospectError::Refused { .. } | IntrospectError::Malformed,
+            ) => (Word::Unknown, "refused"),
+        };
+        refresher.sessions.common().metrics().count_introspection(refresher.sessions.app(), result);
+        match &said {
+            // Should it die one day, replacing it may help again.
+            Ok(Introspection::Active) => self.refresher.note_accepted(ticket, None),
+            Ok(Introspection::Inactive) => {
+                tracing::info!(event = "introspection.inactive", "the token has died before its time");
+            }
+            Err(error @ IntrospectError::Unavailable(_)) => {
+                tracing::warn!(event = "introspection.issuer_unavailable", error = %chain(error), "tokens are used until they expire");
+            }
+            Err(error) => {
+                tracing::error!(event = "introspection.refused", error = %chain(error), "tokens are used until they expire");
+            }
+        }
+        word
+    }
+
+    /// A dead token is replaced like one that has expired; where nothing can replace it, the session has ended.
+    async fn replace(&self, ticket: &Ticket, dead: &Session) -> Result<Arc<Session>, Failure> {
+        if dead.tokens.refresh_token.is_none() {
+            return Err(self.end(ticket, dead).await);
+        }
+        let replaced = Box::pin(self.refresher.replace_refused(ticket, dead, None)).await;
+        // It was replaced a moment ago, or could not be.
+        replaced.unwrap_or(Err(Failure::Issuer { retry_after: RETRY_AFTER }))
+    }
+
+    async fn end(&self, ticket: &Ticket, dead: &Session) -> Failure {
+        let refresher = &self.refresher.0;
+        match refresher.sessions.end_version(ticket, dead.version).await {
+            Ok(Some(ended)) => {
+                refresher.sessions.note_end(Cause::TokenInactive);
+                let revocations = refresher.revocations.clone();
+                refresher
+                    .tasks
+                    .spawn(async move { revocations.revoke(&ended.identity.issuer, &ended.tokens).await });
+                Failure::Ended
+            }
+            Ok(None) => Failure::Gone,
+            Err(unavailable) => Failure::Store(unavailable),
+        }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<RecordKey, Arc<Flight>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Landing {
+    fn tell(&self, word: Word) {
+        let longest = if word == Word::Active { self.interval } else { RETRY_INTERVAL };
+        let good_for = self.interval.min(longest);
+        let until = self.shared.refresher.0.clock.now() + good_for;
+        self.shared.known.insert(self.key.clone(), Known { version: self.flight.version, word, until });
+        let _ = self.flight.answer.set(word);
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let _ = self.flight.answer.set(Word::Unknown);
+        self.shared.flights().remove(&self.key);
+    }
+}
