@@ -43,6 +43,7 @@ mod token;
 mod upstream;
 mod validate;
 mod web;
+mod words;
 
 pub use app::{
     App, AssertionAudience, Auth, ClientAuth, Csrf, Issuer, Oidc, Origin, Route, SameSite, Session,

@@ -117,7 +117,6 @@ pub struct Means {
 }
 
 /// The parameters of a request, each named once (RFC 6749 §3.1).
-#[derive(Debug)]
 struct Parameters(BTreeMap<String, String>);
 
 impl Endpoint {

@@ -4,7 +4,6 @@
 //! inner `serve` tells the story: admit the host, find the route, guard and load the session (`app`),
 //! freshen its token and forward (`answer`).
 
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +15,11 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, RateLimitKey};
-use crate::endpoints::{Endpoint, Listing, Roster};
+use crate::endpoints::{Listing, Roster};
 use crate::error::{Code, Refusal};
 use crate::oidc::{self, Client};
-use crate::proxy::body::bounded;
 use crate::proxy::headers;
 use crate::random::Random;
-use crate::refresh::ClientTokens;
 use crate::reloaded::Reload;
 use crate::respond::{self, Audience};
 use crate::revocation::Outbox;
@@ -39,25 +36,25 @@ mod app;
 mod bearer;
 pub mod client_address;
 mod connection;
+mod endpoint;
+mod foundation;
 mod guard;
 mod load;
 mod rate_limit;
 pub mod route;
 
 use answer::Exchange;
-use app::{Answers, App, Core, Route, Shared, Who};
+use app::{Answers, App, Route, Who};
 use bearer::check_rights;
 use client_address::client_address;
+use foundation::{Core, Shared};
 use load::{Load, Place, may_be_of_a_session};
 use rate_limit::{Quota, SharedCounts, Whose};
 use route::Hosts;
 
-pub use app::BuildError;
 pub use client_address::client_network;
 pub use connection::{ClientConnection, Connection};
-
-/// What may be posted to an endpoint, in bytes: a form with a token in it.
-const LARGEST_FORM: u64 = 128 * 1024;
+pub use foundation::BuildError;
 
 /// A request to a route, and what is known of it.
 struct Visit<'a> {
@@ -143,11 +140,10 @@ impl Gateway {
             cores.iter().map(|core| spawn(Arc::clone(&core.sessions).watch_store())).collect();
         watches.push(spawn(outbox.drain(revocations)));
         let (mut apps, mut reloads) = (Vec::new(), Vec::new());
-        let mut client_tokens = ClientTokens::default();
         for (app, core) in config.apps.into_iter().zip(cores) {
             let origin = app.origin.clone();
             reloads.extend(core.clients.iter().flat_map(|client| client.reloads()));
-            let app = App::new(app, core, &roster, &shared, &mut client_tokens)?;
+            let app = App::new(app, core, &roster, &shared)?;
             reloads.extend(app.reloads());
             apps.push((origin, app));
         }
@@ -218,9 +214,9 @@ impl Gateway {
             if let Some(access) = access {
                 access.is_for(&Site::new(app.origin.as_str(), path));
             }
-            guard_endpoint(app, endpoint, &request)?;
+            endpoint::admit(app, endpoint, &request)?;
             // What most requests do not need has its own place: all they need is copied there at their start.
-            let answered = answer_endpoint(app, endpoint, request, connection.peer.ip(), &place);
+            let answered = endpoint::answer(app, endpoint, request, connection.peer.ip(), &place);
             return Box::pin(answered).await;
         }
         if app.endpoints.owns(path) {
@@ -355,54 +351,6 @@ impl Visit<'_> {
             app.take_cookie_back(&mut response);
         }
         Ok(response)
-    }
-}
-
-/// A login is limited by client, and is no request of a live session; all else that is ours is one, or ends one.
-async fn answer_endpoint(
-    app: &App,
-    endpoint: Endpoint,
-    request: Box<Request<Body>>,
-    peer: IpAddr,
-    place: &Place<'_>,
-) -> Result<Response<Body>, Refusal> {
-    let (head, body) = request.into_parts();
-    let body = bounded(body, LARGEST_FORM);
-    // What an issuer calls, anybody can: it has no claim to the places of live sessions.
-    let is_for_users = matches!(endpoint, Endpoint::Session | Endpoint::Logout);
-    if place.is_reserved() && !(is_for_users && may_be_of_a_session(app, &head.headers)) {
-        place.take_for_anybody()?;
-    }
-    if !matches!(endpoint, Endpoint::Login | Endpoint::Device) {
-        return app.endpoints.answer(endpoint, &head, body).await;
-    }
-    let mut quota = app.login_rate_limits.quota();
-    let client = || Whose::client(client_address(&head.headers, peer, &app.trusted_proxies));
-    let answered = async {
-        quota.count(RateLimitKey::Client, client).await?;
-        app.endpoints.answer(endpoint, &head, body).await
-    };
-    let answered = answered.await;
-    quota.tell(answered)
-}
-
-fn guard_endpoint<B>(app: &App, endpoint: Endpoint, request: &Request<B>) -> Result<(), Refusal> {
-    let path = request.uri().path();
-    if !app.endpoints.allows(endpoint, path, request.method()) {
-        return Err(Refusal::method_not_allowed(app.endpoints.methods(endpoint, path)));
-    }
-    match endpoint {
-        Endpoint::Login => guard::login(request),
-        Endpoint::Session | Endpoint::Device | Endpoint::DevicePoll => {
-            guard::session(request.headers(), &app.origin)
-        }
-        Endpoint::Logout => guard::logout(request, &app.origin),
-        // The issuer sends the browser, or calls by itself, as a transmitter does.
-        Endpoint::Callback
-        | Endpoint::LogoutCallback
-        | Endpoint::BackchannelLogout
-        | Endpoint::FrontchannelLogout
-        | Endpoint::SecurityEvents => Ok(()),
     }
 }
 

@@ -344,7 +344,8 @@ impl Shared {
     }
 
     fn was_refused(&self, ticket: &Ticket, wanted: Option<&Arc<RouteToken>>) -> bool {
-        self.state().backoff.was_refused(&Key::new(self.sessions.record_key(ticket), wanted))
+        let key = Key::new(self.sessions.record_key(ticket), wanted);
+        self.state().backoff.was_refused(&key, self.clock.now())
     }
 
     /// Whether a session has a token that may do what that of `refused` did not.

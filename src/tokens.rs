@@ -106,10 +106,14 @@ impl Tokens {
         }
     }
 
-    /// What is left of the routes' tokens once the access token is another: what it was exchanged for goes with it.
+    /// What is left of the routes' tokens once the access token is another: what it was exchanged for goes with it. So
+    /// do all where the key is another than before: they are bearer tokens, and would be sent as bound to it.
     #[must_use]
-    pub fn not_exchanged(&self) -> BTreeMap<Arc<RouteToken>, AccessToken> {
-        let others = self.route_tokens.iter().filter(|(key, _)| key.grant != RouteGrant::TokenExchange);
+    pub fn not_exchanged(&self, dpop_key: Option<&Arc<Key>>) -> BTreeMap<Arc<RouteToken>, AccessToken> {
+        let is_kept = |wanted: &RouteToken| {
+            wanted.grant != RouteGrant::TokenExchange && self.dpop_key.as_ref() == dpop_key
+        };
+        let others = self.route_tokens.iter().filter(|(wanted, _)| is_kept(wanted));
         others.map(|(key, token)| (Arc::clone(key), token.clone())).collect()
     }
 }
@@ -164,6 +168,7 @@ pub struct Identity {
 mod tests {
     use super::*;
     use crate::config::TokenTarget;
+    use crate::random::Random;
 
     fn living(seconds: u64) -> Tokens {
         Tokens {
@@ -213,7 +218,17 @@ mod tests {
             (wanted(RouteGrant::TokenExchange, 1), wanted(RouteGrant::RefreshToken, 1));
         tokens.insert(&exchanged, until(1100));
         tokens.insert(&redeemed, until(1100));
-        assert_eq!(tokens.not_exchanged().into_keys().collect::<Vec<_>>(), [redeemed]);
+        assert_eq!(tokens.not_exchanged(None).into_keys().collect::<Vec<_>>(), [redeemed]);
+    }
+
+    #[test]
+    fn no_bearer_token_of_a_route_outlives_the_refresh_that_brings_a_key() {
+        let mut tokens = living(300);
+        tokens.insert(&wanted(RouteGrant::RefreshToken, 1), until(1100));
+        let key = Arc::new(Key::generate(Random::SYSTEM));
+        assert!(tokens.not_exchanged(Some(&key)).is_empty());
+        tokens.dpop_key = Some(Arc::clone(&key));
+        assert_eq!(tokens.not_exchanged(Some(&key)).len(), 1);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::world::{ACCESS_TOKEN, OTHER_TOKENS};
 
 const DOCUMENT: &str = "docs/performance.md";
 
+/// The table that the README has too.
+const GOALS: &str = "goals";
+
 pub struct Report {
     /// By the name of their place in the document.
     tables: Vec<(&'static str, String)>,
@@ -35,7 +38,7 @@ impl Report {
     ) -> Self {
         let mut report = Self { tables: Vec::new(), plots: Vec::new() };
         let goals = goals::all(rows, latency, connections);
-        report.tables.push(("goals", goals_table(&goals)));
+        report.tables.push((GOALS, goals_table(&goals)));
         if !rows.is_empty() {
             report.tables.push(("requests", requests_table(rows)));
             report.plots.push(("docs/performance-cpu.svg", cpu_plot(rows)));
@@ -58,6 +61,9 @@ impl Report {
     pub fn write(&self) {
         for (name, table) in &self.tables {
             put_into(DOCUMENT, name, table);
+            if *name == GOALS {
+                put_into("README.md", name, table);
+            }
         }
         for (file, plot) in &self.plots {
             std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(file), plot).unwrap();

@@ -52,6 +52,7 @@ fn accept(token: &Secret) -> Result<Identity, IdTokenFault> {
     id_token.jwt().check_signature(&signed::KEYS)?;
     id_token.check_parties(signed::ISSUER, signed::CLIENT, &[])?;
     id_token.check_times(signed::NOW)?;
-    id_token.check_login(&expected, signed::NOW)?;
+    id_token.check_nonce(Some(&expected.nonce))?;
+    id_token.check_authentication(&expected, signed::NOW)?;
     id_token.into_identity(Map::<String, Value>::new())
 }

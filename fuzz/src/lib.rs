@@ -1,6 +1,7 @@
 //! What must hold whatever comes in: one function for each parser that strangers reach, and each is given any
 //! bytes at all. They are run with random input by libFuzzer (`fuzz/run`), and on the kept input by the tests.
 
+pub mod authorization_responses;
 pub mod challenges;
 pub mod client_address;
 pub mod configuration;
@@ -21,7 +22,8 @@ pub mod token_answers;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
+    ("authorization_responses", authorization_responses::run),
     ("challenges", challenges::run),
     ("client_address", client_address::run),
     ("configuration", configuration::run),

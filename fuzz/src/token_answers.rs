@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloakroom::clock::Timestamp;
 use cloakroom::oidc::json;
-use cloakroom::oidc::token::TokenAnswer;
+use cloakroom::oidc::token::{Binding, TokenAnswer};
 use cloakroom::secret::Secret;
 use http::HeaderValue;
 use serde_json::{Map, Value};
@@ -17,8 +17,10 @@ pub fn run(data: &[u8]) {
     let Some(body) = json::object(data) else { return };
     check_same_json(data, &body);
     let scopes = ["openid".to_owned()];
-    let bound = TokenAnswer::new(body.clone(), true).map(|answer| answer.into_tokens(NOW, &scopes, None));
-    let bearer = TokenAnswer::new(body.clone(), false).map(|answer| answer.into_tokens(NOW, &scopes, None));
+    let bound = TokenAnswer::new(body.clone(), Binding::Required)
+        .map(|answer| answer.into_tokens(NOW, &scopes, None));
+    let bearer =
+        TokenAnswer::new(body.clone(), Binding::Unbound).map(|answer| answer.into_tokens(NOW, &scopes, None));
     let (tokens, kind) = match (bearer, bound) {
         (Ok(tokens), Err(_)) => (tokens, "bearer"),
         (Err(_), Ok(tokens)) => (tokens, "dpop"),

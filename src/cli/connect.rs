@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use url::Url;
 
 use crate::clock::SystemClock;
-use crate::config::{Address, Config, Oidc, RedisServers, SharedSignals, Store, Target, Upstream};
+use crate::config::{Address, Config, Oidc, Origin, RedisServers, SharedSignals, Store, Target, Upstream};
 use crate::oidc::{Client, Transmitter};
 use crate::random::Random;
 use crate::session::store::Store as _;
@@ -48,15 +48,14 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Tries the store, and each issuer and upstream once.
+/// Tries the store, each issuer with what each app asks of it, and each upstream once.
 pub(super) async fn try_all(config: &Config) -> Vec<Finding> {
     let mut findings = vec![try_store(&config.store).await];
     let mut tried = HashSet::new();
     for app in &config.apps {
         for oidc in &app.oidc {
-            if tried.insert(oidc.issuer.as_str()) {
-                findings.push(try_issuer(oidc).await);
-            }
+            let is_first = tried.insert(oidc.issuer.as_str());
+            findings.push(try_issuer(oidc, (!is_first).then_some(&app.origin)).await);
         }
         if let Some(signals) = &app.shared_signals {
             findings.push(try_transmitter(signals).await);
@@ -108,7 +107,8 @@ fn named(servers: &RedisServers) -> String {
     }
 }
 
-async fn try_issuer(oidc: &Oidc) -> Finding {
+/// `again` for a further app, which may ask other things of an issuer that was tried before.
+async fn try_issuer(oidc: &Oidc, again: Option<&Origin>) -> Finding {
     let client = Client::new(oidc, String::new(), String::new(), Arc::new(SystemClock), Random::SYSTEM);
     let outcome = match client {
         Ok(client) => in_time(client.check_offer()).await,
@@ -116,7 +116,8 @@ async fn try_issuer(oidc: &Oidc) -> Finding {
     };
     let remedy = "see that its /.well-known/openid-configuration can be fetched from here, names this very issuer, and \
          offers what `oidc` asks for";
-    Finding::new(format!("issuer: {}", oidc.issuer), outcome, remedy)
+    let again = again.map(|origin| format!(", for {} too", origin.as_str())).unwrap_or_default();
+    Finding::new(format!("issuer: {}{again}", oidc.issuer), outcome, remedy)
 }
 
 async fn try_transmitter(signals: &SharedSignals) -> Finding {

@@ -9,11 +9,10 @@ use std::time::Duration;
 use crate::config::LogFormat;
 use crate::config::decode::{At, Choice, Keys, List, Optional, Record, Required};
 use crate::config::reading::Reported;
-use crate::config::scalar::{
-    Count, CountOrZero, DurationOrZero, Fields, Level, Network, Size, Text, Workers,
-};
+use crate::config::scalar::{Count, CountOrZero, DurationOrZero, Fields, Network, Size, Text, Workers};
 use crate::config::secret_ref::SecretRef;
 use crate::config::web::RedisUrl;
+use crate::config::words::Level;
 
 pub(super) mod app;
 pub(super) mod client_auth;

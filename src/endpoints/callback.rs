@@ -12,7 +12,7 @@ use super::silent::{self, Silent};
 use super::{Endpoints, ISSUER_WAIT, issuer_too_slow, return_to};
 use crate::body::Body;
 use crate::error::{Code, Refusal};
-use crate::oidc::{AuthorizationResponse, Client, ResponseError, ResponseIssuerError};
+use crate::oidc::{AuthorizationResponse, Client, JwtFault, ResponseError, ResponseIssuerError};
 use crate::respond;
 use crate::revocation::Revocations;
 use crate::secret::Secret;
@@ -47,7 +47,13 @@ impl Endpoints {
         };
         let came_again = parameters.get(AGAIN).is_some();
         let response = AuthorizationResponse::new(parameters.0, head.method == Method::POST);
-        let Some(state) = response.state() else { return self.stale(&head.headers).await };
+        let Some(state) = response.state() else {
+            if response.is_encrypted() {
+                let refused = ResponseError::from(JwtFault::Encrypted);
+                return Err(self.offer_login(self.count_failure(refused.into()), None));
+            }
+            return self.stale(&head.headers).await;
+        };
         let Some(login) = self.login_cookies.take(&head.headers, state, self.clock.now()) else {
             if !came_again && may_lack_cookies(head) {
                 return Ok(again(head, &response));
@@ -193,8 +199,17 @@ impl Endpoints {
         }
     }
 
-    /// A callback of a login that is not under way, by the back button say. Nothing is redeemed.
+    /// A callback of a login that is not under way, by the back button say. Nothing is redeemed. The page around a
+    /// frame waits to be told.
     async fn stale(&self, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
+        match (self.explain_stale(headers).await, silent::is_in_frame(headers)) {
+            (Ok(_), true) => Ok(silent::told(false)),
+            (Err(refusal), true) => Ok(silent::tell(refusal)),
+            (outcome, false) => outcome,
+        }
+    }
+
+    async fn explain_stale(&self, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
         if let Some(ticket) = self.ticket(headers)?
             && self.sessions.load(&ticket).await?.is_some()
         {

@@ -66,6 +66,9 @@ impl Endpoints {
             silent,
             is_posted: client.is_answered_by_post(),
         };
+        let cookies = self.login_cookies.add(&head.headers, &login).ok_or_else(|| {
+            Refusal::bad_request("return_to and acr_values are too long for a login cookie.")
+        })?;
         let request = AuthorizationRequest {
             state: login.state.expose(),
             expected: &login.expected,
@@ -78,7 +81,7 @@ impl Endpoints {
             .map_err(|_| issuer_too_slow())??;
 
         let mut response = respond::see_other(location.as_str());
-        for cookie in self.login_cookies.add(&head.headers, &login) {
+        for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)

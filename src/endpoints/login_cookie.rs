@@ -29,6 +29,9 @@ pub(super) const LIFETIME: Duration = Duration::from_secs(600);
 /// How many logins one browser may have under way.
 const MOST: usize = 5;
 
+/// In bytes; browsers drop what is longer than 4096. The rest is room for a session that `tell_others` puts in.
+const LONGEST: usize = 3800;
+
 /// The login cookies of one app.
 #[derive(Debug)]
 pub(super) struct LoginCookies {
@@ -93,8 +96,9 @@ impl LoginCookies {
     }
 
     /// The `Set-Cookie` values that add a login to those the browser has: the new one, and the end of
-    /// those that are too many or cannot be opened.
-    pub(super) fn add(&self, headers: &HeaderMap, login: &Login) -> Vec<HeaderValue> {
+    /// those that are too many or cannot be opened. `None` where the new one is larger than browsers keep.
+    pub(super) fn add(&self, headers: &HeaderMap, login: &Login) -> Option<Vec<HeaderValue>> {
+        let added = Some(self.set(login)).filter(|cookie| cookie.len() <= LONGEST)?;
         let (mut alive, dead): (Vec<_>, Vec<_>) = self
             .known(headers)
             .map(|name| (self.open(headers, &name, login.begun_at).map(|login| login.begun_at), name))
@@ -102,7 +106,7 @@ impl LoginCookies {
         alive.sort();
         let surplus = (alive.len() + 1).saturating_sub(MOST);
         let ended = alive.drain(..surplus).chain(dead).map(|(_, name)| self.clear(&name));
-        ended.chain([self.set(login)]).collect()
+        Some(ended.chain([added]).collect())
     }
 
     /// The login that a `state` belongs to, if this browser began it and it did not take too long.

@@ -74,6 +74,13 @@ impl Roster {
         Self { apps: self.apps.iter().filter(is_same).cloned().collect(), tasks: self.tasks.clone() }
     }
 
+    /// Those of this app, by its origin.
+    #[must_use]
+    pub fn of_app(mut self, origin: &str) -> Self {
+        self.apps.retain(|app| app.sessions.app() == origin);
+        self
+    }
+
     /// The sessions that are meant.
     ///
     /// # Errors

@@ -112,7 +112,8 @@ impl Endpoints {
             };
             match client {
                 Some(client) => {
-                    let roster = self.roster.of_client(client);
+                    // Other apps of this client may not trust the transmitter.
+                    let roster = self.roster.of_client(client).of_app(receiver);
                     roster.end(Whose::from(whose), Cause::SharedSignals).await?;
                 }
                 None => tracing::warn!(event = "signals.subject_unknown", "its issuer is none of this app's"),

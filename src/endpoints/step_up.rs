@@ -8,6 +8,7 @@ use url::form_urlencoded;
 use super::login::LONGEST_ACR_VALUES;
 use super::return_to;
 use crate::clock::Timestamp;
+use crate::oidc::jwt::numeric_date;
 use crate::session::Session;
 
 /// A session that is this young comes straight from a login. Where that brought what is asked for, another one brings
@@ -47,7 +48,7 @@ impl StepUp {
             acr.is_some_and(|acr| values.split(' ').any(|value| value == acr))
         });
         let was_recent = self.max_age.is_none_or(|max_age| {
-            let auth_time = claims.get("auth_time").and_then(Value::as_u64);
+            let auth_time = claims.get("auth_time").and_then(numeric_date);
             auth_time.is_some_and(|at| {
                 session.created_at.as_secs().saturating_sub(at) <= max_age.saturating_add(LEEWAY)
             })

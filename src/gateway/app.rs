@@ -11,16 +11,15 @@ use tokio_util::task::TaskTracker;
 
 use super::client_address::is_trusted;
 use super::connection::ClientConnection;
+use super::foundation::{BuildError, Core, Shared};
 use super::guard;
-use super::rate_limit::{RateLimits, SharedCounts};
+use super::rate_limit::RateLimits;
 use super::route::{self, Paths};
 use crate::body::Body;
-use crate::clock::Clock;
 use crate::config::{self, Auth, Target, Token};
-use crate::endpoints::{Endpoints, Means, Roster, Signals, login_location};
+use crate::endpoints::{Endpoints, Means, Roster, login_location};
 use crate::error::{Code, Refusal};
 use crate::files::Files;
-use crate::oidc::{self, Clients, Grants};
 use crate::proxy::headers::ToldOrigin;
 use crate::proxy::tunnel::{Tunnel, is_handshake};
 use crate::proxy::{self, Upstream};
@@ -28,10 +27,8 @@ use crate::random::Random;
 use crate::refresh::{ClientToken, ClientTokens, Confirmations, Failure, Refresher};
 use crate::reloaded::Reload;
 use crate::respond::{self, Audience};
-use crate::revocation::{Outbox, Revocations};
-use crate::seal::KeyRing;
 use crate::session::cookie::{self, Ticket};
-use crate::session::{Common, Session, Sessions};
+use crate::session::{Session, Sessions};
 use crate::telemetry::access_log::Site;
 
 #[derive(Debug)]
@@ -77,42 +74,6 @@ pub(super) enum Answers {
     Files(Files, usize),
 }
 
-/// What all apps are built from.
-pub(super) struct Shared<'a> {
-    pub(super) server: &'a config::Server,
-    pub(super) ring: &'a Arc<KeyRing>,
-    pub(super) sessions: &'a Arc<Common>,
-    pub(super) clock: &'a Arc<dyn Clock>,
-    pub(super) cookies: &'a Arc<[config::Session]>,
-    pub(super) counts: &'a Arc<SharedCounts>,
-    pub(super) random: Random,
-    pub(super) tasks: &'a TaskTracker,
-    pub(super) endless_stop: &'a CancellationToken,
-}
-
-/// What the gateway cannot be built from.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The client of an issuer.
-    #[error("the issuer of {app} cannot be used")]
-    Issuer {
-        /// The app's origin.
-        app: String,
-        /// What is wrong.
-        #[source]
-        source: oidc::BuildError,
-    },
-    /// An upstream.
-    #[error("an upstream of {app} cannot be used")]
-    Upstream {
-        /// The app's origin.
-        app: String,
-        /// What is wrong.
-        #[source]
-        source: proxy::BuildError,
-    },
-}
-
 /// A live session that a request may use.
 pub(super) struct User {
     pub(super) ticket: Arc<Ticket>,
@@ -136,40 +97,12 @@ pub(super) enum Who {
     Stranger(Response<Body>),
 }
 
-/// What is built of each app first: its sessions, and those who renew and revoke what they hold.
-pub(super) struct Core {
-    pub(super) clients: Clients,
-    pub(super) signals: Option<Signals>,
-    pub(super) sessions: Arc<Sessions>,
-    pub(super) revocations: Revocations,
-}
-
-impl Core {
-    pub(super) fn new(
-        app: &config::App,
-        outbox: &Arc<Outbox>,
-        shared: &Shared<'_>,
-    ) -> Result<Self, BuildError> {
-        let callers = || -> Result<_, oidc::BuildError> {
-            let signals = app.shared_signals.as_ref().map(|signals| Signals::new(signals, shared.clock));
-            Ok((Clients::new(app, shared.clock, shared.random)?, signals.transpose()?))
-        };
-        let name = || app.origin.as_str().to_owned();
-        let (clients, signals) = callers().map_err(|source| BuildError::Issuer { app: name(), source })?;
-        let sessions = Arc::new(Sessions::new(app, Arc::clone(shared.sessions)));
-        let grants: Arc<dyn Grants> = Arc::new(clients.clone());
-        let revocations = Revocations::with_outbox(app, &grants, Arc::clone(outbox));
-        Ok(Self { clients, signals, sessions, revocations })
-    }
-}
-
 impl App {
     pub(super) fn new(
         app: config::App,
         core: Core,
         roster: &Roster,
         shared: &Shared<'_>,
-        client_tokens: &mut ClientTokens,
     ) -> Result<Self, BuildError> {
         let Core { clients, signals, sessions, revocations } = core;
         let means = Means {
@@ -194,7 +127,7 @@ impl App {
             app.session.refresh_before_expiry,
             shared.tasks.clone(),
         );
-        let origin = &app.origin;
+        let (origin, mut client_tokens) = (&app.origin, ClientTokens::default());
         let routes = app.routes.into_iter().map(|rules| {
             let client_token = match &rules.token {
                 Token::ClientCredentials(target) => {

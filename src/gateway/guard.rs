@@ -238,6 +238,7 @@ mod tests {
         let refused = |fields: &[(&str, &str)]| login(&request("GET", fields)).is_err();
         assert!(refused(&[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")]));
         assert!(refused(&[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")]));
+        assert!(refused(&[("sec-fetch-mode", "cors"), ("accept", "text/html")]));
         assert!(refused(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")]));
         assert!(refused(&[("accept", "application/json")]));
         assert!(refused(&[("accept", "image/avif,image/webp")]));

@@ -1,5 +1,6 @@
 //! The device authorization grant (RFC 8628): the user logs in on another device, by a code that this one shows.
 
+use std::fmt;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -29,7 +30,7 @@ const LONGEST_USER_CODE: usize = 64;
 const LONGEST_ADDRESS: usize = 512;
 
 /// A login that waits for its user (RFC 8628 §3.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DeviceAuthorization {
     /// Redeemed once the user has said yes.
     pub device_code: Secret,
@@ -41,6 +42,13 @@ pub struct DeviceAuthorization {
     pub lifetime: Duration,
     /// How often the issuer may be asked.
     pub interval: Duration,
+}
+
+/// Neither code is shown; whoever reads the user's could have somebody else type it in.
+impl fmt::Debug for DeviceAuthorization {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("DeviceAuthorization").finish_non_exhaustive()
+    }
 }
 
 /// What has become of such a login.

@@ -289,6 +289,9 @@ mod tests {
                 "authorization_endpoint": "https://mtls.id.test/authorize",
                 "token_endpoint": "https://mtls.id.test/token",
                 "userinfo_endpoint": "https://mtls.id.test/userinfo",
+                "pushed_authorization_request_endpoint": "https://mtls.id.test/push",
+                "introspection_endpoint": "https://mtls.id.test/introspect",
+                "device_authorization_endpoint": "https://mtls.id.test/device",
                 "jwks_uri": "https://mtls.id.test/jwks",
             },
         });
@@ -298,7 +301,14 @@ mod tests {
         };
         let metadata = read(&document, true).unwrap();
         assert_eq!(metadata.token_endpoint, "https://mtls.id.test/token");
-        assert_eq!(metadata.userinfo_endpoint.unwrap(), "https://mtls.id.test/userinfo");
+        for (endpoint, path) in [
+            (metadata.userinfo_endpoint, "userinfo"),
+            (metadata.pushed_authorization_request_endpoint, "push"),
+            (metadata.introspection_endpoint, "introspect"),
+            (metadata.device_authorization_endpoint, "device"),
+        ] {
+            assert_eq!(endpoint.unwrap().to_string(), format!("https://mtls.id.test/{path}"));
+        }
         assert_eq!(metadata.revocation_endpoint.unwrap(), "https://id.test/revoke", "it has no alias");
         assert_eq!(metadata.jwks_uri, "https://id.test/jwks", "anybody may ask there");
         assert_eq!(metadata.authorization_endpoint.as_str(), "https://id.test/authorize", "the browser's");

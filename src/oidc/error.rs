@@ -24,8 +24,12 @@ pub enum BuildError {
 }
 
 mod authorization;
+mod device;
+mod security_event;
 
 pub use authorization::{AuthorizationError, PushedFault, ResponseError, ResponseIssuerError};
+pub use device::{DeviceAuthorizationError, DeviceAuthorizationFault};
+pub use security_event::{SecurityEventError, SecurityEventFault};
 
 /// The issuer gave no answer that can be used; a later one may be.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -126,46 +130,6 @@ pub enum IntrospectError {
     Malformed,
 }
 
-/// No login on another device was begun.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceAuthorizationError {
-    /// The issuer is away.
-    #[error(transparent)]
-    Unavailable(#[from] IssuerUnavailable),
-    /// The metadata have no `device_authorization_endpoint`.
-    #[error("the issuer has no device authorization endpoint")]
-    NotOffered,
-    /// `invalid_client`, `unauthorized_client` and the like: an operator's fault.
-    #[error("the issuer refused the device authorization: {error}")]
-    Refused {
-        /// The `error` of RFC 6749 §5.2, or the status.
-        error: String,
-    },
-    /// The answer makes no sense.
-    #[error("the device authorization answer is not usable")]
-    Malformed(#[from] DeviceAuthorizationFault),
-}
-
-/// Why a device authorization answer is refused (RFC 8628 §3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeviceAuthorizationFault {
-    /// Not a JSON object, or one with duplicate names.
-    #[error("not a JSON object")]
-    NotJson,
-    /// `device_code` is missing, too long, or cannot be sent.
-    #[error("no usable device_code")]
-    DeviceCode,
-    /// `user_code` is missing, too long, or not of letters, digits and hyphens.
-    #[error("no user_code that could be shown")]
-    UserCode,
-    /// `verification_uri` is missing, too long, or not https.
-    #[error("verification_uri is missing, too long, or not an https URL")]
-    Address,
-    /// `expires_in` is missing or no positive number.
-    #[error("expires_in is not a positive number")]
-    Lifetime,
-}
-
 /// Why a call to the issuer brought nothing that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CallFault {
@@ -261,7 +225,7 @@ pub enum JwtFault {
     /// For us alone to read (RFC 7516), which nobody here can.
     #[error(
         "it is encrypted, and this gateway decrypts nothing: have the issuer sign only, as it does for a client without \
-         an id_token_encrypted_response_alg or userinfo_encrypted_response_alg"
+         an id_token_encrypted_response_alg, userinfo_encrypted_response_alg or authorization_encrypted_response_alg"
     )]
     Encrypted,
     /// No signed JWT of two JSON objects, or one with duplicate names.
@@ -349,40 +313,6 @@ pub enum LogoutTokenFault {
     /// R54: nobody's.
     #[error("sub and sid are missing, empty or too long")]
     Subject,
-}
-
-/// Why a security event token is refused (RFC 8417, Shared Signals Framework §4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SecurityEventFault {
-    /// As any token would be.
-    #[error(transparent)]
-    Jwt(#[from] JwtFault),
-    /// R18: another kind of token.
-    #[error("typ is not secevent+jwt")]
-    Type,
-    /// For another receiver.
-    #[error("aud names none of this receiver's")]
-    Audience,
-    /// It cannot be told from another.
-    #[error("jti is missing, empty or too long")]
-    TokenId,
-    /// Not about anything.
-    #[error("events is no object of objects")]
-    Events,
-    /// About nobody.
-    #[error("the subject is missing, or not written as its format says")]
-    Subject,
-}
-
-/// A security event token is not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum SecurityEventError {
-    /// It cannot be checked: the transmitter's metadata or keys are not to be had.
-    #[error(transparent)]
-    Unavailable(#[from] IssuerUnavailable),
-    /// It fails a check.
-    #[error("the security event token is refused")]
-    Fault(#[from] SecurityEventFault),
 }
 
 /// Why a userinfo answer is refused (Core §5.3).

@@ -72,27 +72,20 @@ impl<'a> IdToken<'a> {
         self.0.check_times(now, LONGEST_AGE + LEEWAY)
     }
 
-    /// R14, R15: the token is the answer to this login.
+    /// R14: the nonce is that of this login, and there is none where none was sent.
     ///
     /// # Errors
     /// Where it is not.
-    pub fn check_login(&self, expected: &Expected, now: Timestamp) -> Result<(), IdTokenFault> {
-        self.check_nonce(Some(&expected.nonce))?;
-        self.check_authentication(expected, now)
-    }
-
-    /// R14: the nonce is that of this login, and there is none where none was sent.
-    pub(super) fn check_nonce(&self, nonce: Option<&Secret>) -> Result<(), IdTokenFault> {
+    pub fn check_nonce(&self, nonce: Option<&Secret>) -> Result<(), IdTokenFault> {
         let expected = nonce.map(|nonce| Value::from(nonce.expose()));
         if self.nonce() == expected.as_ref() { Ok(()) } else { Err(IdTokenFault::Nonce) }
     }
 
     /// R15: the user proved who they are as recently, and in such a way, as was asked for.
-    pub(super) fn check_authentication(
-        &self,
-        expected: &Expected,
-        now: Timestamp,
-    ) -> Result<(), IdTokenFault> {
+    ///
+    /// # Errors
+    /// Where they did not.
+    pub fn check_authentication(&self, expected: &Expected, now: Timestamp) -> Result<(), IdTokenFault> {
         if let Some(max_age) = expected.max_age {
             let now = now.as_secs();
             let is_recent = self.0.time("auth_time").is_some_and(|at| {

@@ -56,8 +56,7 @@ impl<'a> Jwt<'a> {
         if token.len() > LONGEST_TOKEN {
             return Err(JwtFault::TooLarge);
         }
-        // RFC 7516 §9 tells them apart so.
-        if token.bytes().filter(|byte| *byte == b'.').count() == 4 {
+        if is_encrypted(token) {
             return Err(JwtFault::Encrypted);
         }
         let (message, signature) = token.rsplit_once('.').ok_or(JwtFault::Malformed)?;
@@ -174,18 +173,21 @@ impl<'a> Jwt<'a> {
         self.claims.get(name)?.as_str()
     }
 
-    /// A `NumericDate` (RFC 7519 §2) in whole seconds. It may have a fraction, and no more than a sane size.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
     pub(super) fn time(&self, name: &str) -> Option<u64> {
-        let value = self.claims.get(name)?;
-        let seconds = value.as_u64().or_else(|| {
-            value
-                .as_f64()
-                .filter(|seconds| (0.0..=LAST_SECOND as f64).contains(seconds))
-                .map(|seconds| seconds as u64)
-        })?;
-        Some(seconds).filter(|seconds| *seconds <= LAST_SECOND)
+        numeric_date(self.claims.get(name)?)
     }
+}
+
+/// A `NumericDate` (RFC 7519 §2) in whole seconds. It may have a fraction, and no more than a sane size.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
+pub(crate) fn numeric_date(value: &Value) -> Option<u64> {
+    let seconds = value.as_u64().or_else(|| {
+        value
+            .as_f64()
+            .filter(|seconds| (0.0..=LAST_SECOND as f64).contains(seconds))
+            .map(|seconds| seconds as u64)
+    })?;
+    Some(seconds).filter(|seconds| *seconds <= LAST_SECOND)
 }
 
 impl PublishedKeys {
@@ -218,6 +220,11 @@ impl fmt::Debug for Jwt<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Jwt").field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
+}
+
+/// Whether a token is for its audience alone to read (RFC 7516 §9).
+pub(super) fn is_encrypted(token: &str) -> bool {
+    token.bytes().filter(|byte| *byte == b'.').count() == 4
 }
 
 /// The `iss` that a token has, checked by nobody: good for choosing who checks it, and for nothing else.

@@ -10,6 +10,7 @@ use super::Client;
 use super::error::{ResponseError, ResponseIssuerError};
 use super::http::is_error_code;
 use super::jwt::{self, Jwt, SignatureError};
+use crate::clock::Timestamp;
 use crate::secret::Secret;
 
 /// A response as it came. Nothing in it is worth anything before [`Client::accept`] has checked it; its `state` only
@@ -36,9 +37,48 @@ impl AuthorizationResponse {
         self.state.as_deref().filter(|state| !state.is_empty())
     }
 
+    /// Whether nobody here can read it, and so not which login it answers either (JARM §2.2).
+    pub fn is_encrypted(&self) -> bool {
+        self.parameters.get("response").is_some_and(|response| jwt::is_encrypted(response))
+    }
+
     /// What a page must hand over for the response to come again, as it came.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// All checks of a signed response but for that of its signature (JARM §2.4).
+    ///
+    /// # Errors
+    /// Where it is another kind of token, another issuer's, for another client, or past its time.
+    pub fn check(jwt: &Jwt<'_>, issuer: &str, client_id: &str, now: Timestamp) -> Result<(), ResponseError> {
+        // No type is registered for it; what says that it is something else is not one.
+        if !jwt.is_typed(&["JWT"]) {
+            return Err(ResponseError::Type);
+        }
+        jwt.check_parties(issuer, client_id, &[])?;
+        jwt.check_validity(now)?;
+        Ok(())
+    }
+
+    /// The code among the parameters of a response that is the issuer's.
+    ///
+    /// # Errors
+    /// Where there is none, or something beside it that has no place there.
+    pub fn code(parameters: &Map<String, Value>) -> Result<Secret, ResponseError> {
+        // Nobody asked for them, and what came through the browser is worth nothing.
+        if ["access_token", "id_token"].iter().any(|name| parameters.contains_key(*name)) {
+            return Err(ResponseError::Tokens);
+        }
+        match (parameters.get("code"), parameters.get("error")) {
+            (Some(Value::String(code)), None) if !code.is_empty() => Ok(Secret::new(code.as_str())),
+            (None, Some(Value::String(error))) if is_error_code(error) => {
+                Err(ResponseError::Denied { error: error.clone() })
+            }
+            // R20: what else it may say is not repeated, not even in the log.
+            (None, Some(_)) => Err(ResponseError::Denied { error: "by no registered error".to_owned() }),
+            (_, _) => Err(ResponseError::Malformed),
+        }
     }
 }
 
@@ -59,11 +99,14 @@ impl Client {
             return Err(ResponseError::Mode(mode.as_str()));
         }
         if let Some(signed) = signed {
-            return code(&self.check_signed_response(&Secret::new(signed.as_str())).await?);
+            return AuthorizationResponse::code(
+                &self.check_signed_response(&Secret::new(signed.as_str())).await?,
+            );
         }
         self.check_response_issuer(response.parameters.get("iss").map(String::as_str)).await?;
         let text = |text: &String| Value::String(text.clone());
-        code(&response.parameters.iter().map(|(name, value)| (name.clone(), text(value))).collect())
+        let parameters = response.parameters.iter().map(|(name, value)| (name.clone(), text(value)));
+        AuthorizationResponse::code(&parameters.collect())
     }
 
     /// R4: whether an authorization response, an error one too, is this issuer's by its `iss`.
@@ -83,12 +126,7 @@ impl Client {
     async fn check_signed_response(&self, signed: &Secret) -> Result<Map<String, Value>, ResponseError> {
         let metadata = self.discovery.metadata().await?;
         let jwt = Jwt::read(signed, &metadata.authorization_algorithms)?;
-        // No type is registered for it; what says that it is something else is not one.
-        if !jwt.is_typed(&["JWT"]) {
-            return Err(ResponseError::Type);
-        }
-        jwt.check_parties(self.issuer(), &self.oidc.client_id, &[])?;
-        jwt.check_validity(self.clock.now())?;
+        AuthorizationResponse::check(&jwt, self.issuer(), &self.oidc.client_id, self.clock.now())?;
         match self.check_signature(&metadata, &jwt).await {
             Ok(()) => Ok(jwt.claims),
             Err(SignatureError::Unavailable(unavailable)) => Err(unavailable.into()),
@@ -100,22 +138,5 @@ impl Client {
 impl fmt::Debug for AuthorizationResponse {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("AuthorizationResponse").finish_non_exhaustive()
-    }
-}
-
-/// The code among the parameters of a response that is the issuer's.
-fn code(parameters: &Map<String, Value>) -> Result<Secret, ResponseError> {
-    // Nobody asked for them, and what came through the browser is worth nothing.
-    if ["access_token", "id_token"].iter().any(|name| parameters.contains_key(*name)) {
-        return Err(ResponseError::Tokens);
-    }
-    match (parameters.get("code"), parameters.get("error")) {
-        (Some(Value::String(code)), None) if !code.is_empty() => Ok(Secret::new(code.as_str())),
-        (None, Some(Value::String(error))) if is_error_code(error) => {
-            Err(ResponseError::Denied { error: error.clone() })
-        }
-        // R20: what else it may say is not repeated, not even in the log.
-        (None, Some(_)) => Err(ResponseError::Denied { error: "by no registered error".to_owned() }),
-        (_, _) => Err(ResponseError::Malformed),
     }
 }

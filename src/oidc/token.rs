@@ -33,8 +33,20 @@ pub struct TokenAnswer {
     refresh_token: Option<Secret>,
     id_token: Option<Secret>,
     scopes: Option<Vec<String>>,
+    is_bound: bool,
     /// RFC 8693 §2.2.1, in the answer to an exchange.
     pub(super) issued_token_type: Option<String>,
+}
+
+/// Whether the access token has to be bound to a key (RFC 9449 §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// No key was proved: nobody can use a token that is bound to one of which nothing is known.
+    Unbound,
+    /// A key was proved: a bearer token is what a thief would want.
+    Required,
+    /// A key was proved for the first time by a session that has had bearer tokens all along.
+    Offered,
 }
 
 /// What the token endpoint did with a request.
@@ -109,7 +121,8 @@ impl Client {
     /// Each says whether the session may go on, and whether the refresh token may have been used up.
     pub async fn refresh(&self, tokens: &Tokens, identity: &Identity) -> Result<Tokens, RefreshError> {
         let renewed = self.redeem_refresh_token(tokens, identity, None).await?;
-        Ok(Tokens { route_tokens: tokens.not_exchanged(), ..renewed })
+        let route_tokens = tokens.not_exchanged(renewed.dpop_key.as_ref());
+        Ok(Tokens { route_tokens, ..renewed })
     }
 
     /// Redeems the refresh token for what one route `wanted`, and puts that beside the access token, which stays.
@@ -147,7 +160,19 @@ impl Client {
             Some(resource) => parameters.into_iter().chain([("resource", resource)]).collect(),
             None => self.with_resource(&parameters),
         };
-        let answer = self.try_for_tokens(&metadata, &parameters, dpop_key.as_deref()).await?;
+        let binding = match Binding::of(dpop_key.as_deref()) {
+            Binding::Required if tokens.dpop_key.is_none() => Binding::Offered,
+            binding => binding,
+        };
+        let answer = self.try_for_tokens(&metadata, &parameters, dpop_key.as_deref(), binding).await?;
+        let dpop_key = dpop_key.filter(|_| answer.is_bound);
+        if binding == Binding::Offered && dpop_key.is_none() {
+            // The session loses nothing that it had, and the refresh token may have been rotated.
+            tracing::error!(
+                event = "refresh.not_bound",
+                "the issuer binds no tokens; the session goes on without"
+            );
+        }
         let mut renewed = answer.into_tokens(self.clock.now(), &tokens.scopes, dpop_key);
         if let Some(id_token) = &renewed.id_token
             && !self.check_refreshed(&metadata, id_token, &renewed, tokens, identity).await?
@@ -211,8 +236,9 @@ impl Client {
         parameters: &[(&str, &str)],
         key: Option<&Key>,
     ) -> Result<TokenAnswer, TokenError> {
-        match self.try_for_tokens(metadata, parameters, key).await {
-            Err(TokenError::NonceRequired) => self.try_for_tokens(metadata, parameters, key).await,
+        let binding = Binding::of(key);
+        match self.try_for_tokens(metadata, parameters, key, binding).await {
+            Err(TokenError::NonceRequired) => self.try_for_tokens(metadata, parameters, key, binding).await,
             answered => answered,
         }
     }
@@ -222,14 +248,13 @@ impl Client {
         metadata: &Metadata,
         parameters: &[(&str, &str)],
         key: Option<&Key>,
+        binding: Binding,
     ) -> Result<TokenAnswer, TokenError> {
         let answer = self.post_with_key(&metadata.token_endpoint, parameters, key).await;
         let answer = answer.map_err(TokenError::Unavailable)?;
         if answer.status == StatusCode::OK {
             let body = answer.json_object().ok_or(TokenFault::NotJson);
-            return body
-                .and_then(|body| TokenAnswer::new(body, key.is_some()))
-                .map_err(TokenError::Malformed);
+            return body.and_then(|body| TokenAnswer::new(body, binding)).map_err(TokenError::Malformed);
         }
         if !answer.status.is_client_error() || answer.is_inconclusive() {
             return Err(TokenError::Unavailable(answer.unavailable()));
@@ -246,12 +271,18 @@ impl Client {
     }
 }
 
+impl Binding {
+    fn of(key: Option<&Key>) -> Self {
+        if key.is_some() { Self::Required } else { Self::Unbound }
+    }
+}
+
 impl TokenAnswer {
-    /// Reads the body of an answer: to a request with a proof of possession, or to one without.
+    /// Reads the body of an answer.
     ///
     /// # Errors
     /// Where it brings no access token that can be used, or one of another kind than was asked for.
-    pub fn new(mut body: Map<String, Value>, with_proof: bool) -> Result<Self, TokenFault> {
+    pub fn new(mut body: Map<String, Value>, binding: Binding) -> Result<Self, TokenFault> {
         let mut take = |name: &str| match body.remove(name) {
             Some(Value::String(text)) if !text.is_empty() => Some(text),
             _ => None,
@@ -259,6 +290,8 @@ impl TokenAnswer {
         let access_token =
             take("access_token").filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
         let token_type = take("token_type");
+        let is = |kind: &str| token_type.as_ref().is_some_and(|given| given.eq_ignore_ascii_case(kind));
+        let (is_bound, is_bearer) = (is("DPoP"), is("Bearer"));
         let refresh_token = take("refresh_token").map(Secret::new);
         let id_token = take("id_token").map(Secret::new);
         let issued_token_type = take("issued_token_type");
@@ -269,15 +302,14 @@ impl TokenAnswer {
             refresh_token,
             id_token,
             scopes,
+            is_bound,
             issued_token_type,
         };
-        // RFC 9449 §5: a bearer token is what a thief would want, and nobody can use one that is bound to a key
-        // of which nothing is known.
-        let (wanted, fault) =
-            if with_proof { ("DPoP", TokenFault::NotBound) } else { ("Bearer", TokenFault::TokenType) };
-        match token_type {
-            Some(kind) if kind.eq_ignore_ascii_case(wanted) => Ok(answer),
-            _ => Err(fault),
+        match binding {
+            Binding::Unbound if !is_bearer => Err(TokenFault::TokenType),
+            Binding::Required if !is_bound => Err(TokenFault::NotBound),
+            Binding::Offered if !(is_bound || is_bearer) => Err(TokenFault::TokenType),
+            Binding::Unbound | Binding::Required | Binding::Offered => Ok(answer),
         }
     }
 
@@ -371,14 +403,14 @@ mod tests {
     use super::*;
 
     fn read(change: &Value) -> Result<TokenAnswer, TokenFault> {
-        answer(change, false)
+        answer(change, Binding::Unbound)
     }
 
-    fn answer(change: &Value, with_proof: bool) -> Result<TokenAnswer, TokenFault> {
+    fn answer(change: &Value, binding: Binding) -> Result<TokenAnswer, TokenFault> {
         let mut body = json!({"access_token": "a", "token_type": "Bearer"});
         let body = body.as_object_mut().unwrap();
         body.extend(change.as_object().unwrap().clone());
-        TokenAnswer::new(body.clone(), with_proof)
+        TokenAnswer::new(body.clone(), binding)
     }
 
     #[test]
@@ -421,12 +453,22 @@ mod tests {
     #[test]
     fn rfc9449_token_type_is_dpop_where_a_proof_was_sent_and_bearer_is_a_downgrade() {
         for good in ["DPoP", "dpop", "DPOP"] {
-            assert!(answer(&json!({"token_type": good}), true).is_ok(), "{good}");
+            assert!(answer(&json!({"token_type": good}), Binding::Required).is_ok(), "{good}");
         }
         for bad in [json!("Bearer"), json!("mac"), json!(""), json!(null), json!(1)] {
-            let refused = answer(&json!({"token_type": bad}), true).err();
+            let refused = answer(&json!({"token_type": bad}), Binding::Required).err();
             assert_eq!(refused, Some(TokenFault::NotBound), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_session_without_a_key_takes_either_kind_and_nothing_else() {
+        for (kind, is_bound) in [("DPoP", true), ("Bearer", false)] {
+            let answer = answer(&json!({"token_type": kind}), Binding::Offered);
+            assert_eq!(answer.map(|answer| answer.is_bound).ok(), Some(is_bound), "{kind}");
+        }
+        let refused = answer(&json!({"token_type": "mac"}), Binding::Offered).err();
+        assert_eq!(refused, Some(TokenFault::TokenType));
     }
 
     #[test]

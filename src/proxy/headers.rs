@@ -16,6 +16,10 @@ use crate::random::Random;
 use crate::secret::Secret;
 use crate::telemetry::RequestId;
 
+mod trace;
+
+use trace::continue_trace;
+
 /// What is known of a request, beside the request itself.
 #[derive(Debug)]
 pub struct Facts<'a> {
@@ -56,7 +60,6 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -327,41 +330,6 @@ fn forwarded_element(peer: IpAddr, node: &str, origin: &ToldOrigin) -> String {
     }
 }
 
-/// Carries a valid `traceparent` on under a new parent id, or begins a trace (W3C Trace Context §3.2).
-fn continue_trace(headers: &mut HeaderMap, random: Random) -> Result<(), header::InvalidHeaderValue> {
-    let mut incoming = headers.get_all(TRACEPARENT).iter();
-    let incoming = match (incoming.next(), incoming.next()) {
-        (Some(value), None) => value.to_str().ok().and_then(parse_traceparent),
-        _ => None,
-    };
-    let mut traceparent = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(&random.bytes::<8>(), &mut traceparent[36..52]);
-    match incoming {
-        Some((trace_id, flags)) => {
-            traceparent[3..35].copy_from_slice(trace_id.as_bytes());
-            traceparent[53..].copy_from_slice(flags.as_bytes());
-        }
-        None => {
-            headers.remove("tracestate");
-            write_hex(&random.bytes::<16>(), &mut traceparent[3..35]);
-        }
-    }
-    headers.insert(TRACEPARENT, HeaderValue::from_bytes(&traceparent)?);
-    Ok(())
-}
-
-fn parse_traceparent(value: &str) -> Option<(String, String)> {
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let parts: Vec<&str> = value.split('-').collect();
-    let [version, trace_id, parent_id, flags] = parts.as_slice() else { return None };
-    let is_valid = *version == "00" && is_hex(trace_id, 32) && is_hex(parent_id, 16) && is_hex(flags, 2);
-    let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
-    (is_valid && !is_zero(trace_id) && !is_zero(parent_id))
-        .then(|| ((*trace_id).to_owned(), (*flags).to_owned()))
-}
-
 fn retain_cookies(headers: &mut HeaderMap, owns_cookie: impl Fn(&str) -> bool) {
     let Entry::Occupied(entry) = headers.entry(header::SET_COOKIE) else { return };
     let (_, values) = entry.remove_entry_mult();
@@ -403,13 +371,6 @@ pub fn keep_from_shared_caches(headers: &mut HeaderMap) {
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && text.windows(part.len()).any(|window| window == part)
-}
-
-fn write_hex(bytes: &[u8], to: &mut [u8]) {
-    let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
-    for (byte, digits) in bytes.iter().zip(to.chunks_exact_mut(2)) {
-        digits.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
-    }
 }
 
 #[cfg(test)]
@@ -576,7 +537,7 @@ mod tests {
         assert!(!carried.contains("b7ad6b7169203331"));
         for faulty in ["", "00-0-0-00", &format!("00-{trace}-0000000000000000-01"), "ff-x"] {
             let replaced = prepared(&[("traceparent", faulty), ("tracestate", "a=b")], false);
-            assert!(parse_traceparent(replaced["traceparent"].to_str().unwrap()).is_some());
+            assert!(trace::parse_traceparent(replaced["traceparent"].to_str().unwrap()).is_some());
             assert!(!replaced.contains_key("tracestate"));
         }
     }

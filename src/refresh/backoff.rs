@@ -65,9 +65,10 @@ impl Backoff {
         }
     }
 
-    /// Whether the last failure was the issuer's word.
-    pub(super) fn was_refused(&self, key: &Key) -> bool {
-        self.failures.get(key).is_some_and(|failures| failures.is_refusal)
+    /// Whether the last failure was the issuer's word, and it is too early to ask again. Later it says nothing of why
+    /// there is no token: the issuer may be away by then.
+    pub(super) fn was_refused(&self, key: &Key, now: Timestamp) -> bool {
+        self.failures.get(key).is_some_and(|failures| failures.is_refusal && now < failures.not_before())
     }
 
     /// Forgets the failures of a session that was refreshed, or has ended.
@@ -174,14 +175,15 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_remembered_until_something_else_comes() {
+    fn a_refusal_is_remembered_for_as_long_as_its_back_off_or_until_something_else_comes() {
         let mut backoff = Backoff::default();
         backoff.note_failure(&key(), NOW, Duration::ZERO, 1.0);
-        assert!(!backoff.was_refused(&key()));
+        assert!(!backoff.was_refused(&key(), NOW));
         backoff.note_refusal(&key());
-        assert!(backoff.was_refused(&key()) && !backoff.was_refused(&named("b")));
+        assert!(backoff.was_refused(&key(), NOW) && !backoff.was_refused(&named("b"), NOW));
+        assert!(!backoff.was_refused(&key(), NOW + FIRST), "an outage that comes later is one");
         backoff.note_failure(&key(), NOW, Duration::ZERO, 1.0);
-        assert!(!backoff.was_refused(&key()));
+        assert!(!backoff.was_refused(&key(), NOW));
     }
 
     #[test]

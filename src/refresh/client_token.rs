@@ -27,9 +27,10 @@ pub struct ClientToken {
     held: Mutex<Held>,
 }
 
-/// The tokens of all clients, each once, however many routes and apps want it.
+/// The tokens of one app's own client, each once, however many routes want it. No two apps share one, though they may be
+/// the same client: they may prove themselves in other ways, and bind their tokens to other keys.
 #[derive(Debug, Default)]
-pub struct ClientTokens(HashMap<(String, String, TokenTarget), Arc<ClientToken>>);
+pub struct ClientTokens(HashMap<TokenTarget, Arc<ClientToken>>);
 
 #[derive(Debug, Default)]
 struct Held {
@@ -41,8 +42,7 @@ struct Held {
 impl ClientTokens {
     /// The token that this client gets for such a target, with the back-off and the clock of `refresher`.
     pub fn get(&mut self, client: &Client, target: &TokenTarget, refresher: &Refresher) -> Arc<ClientToken> {
-        let key = (client.issuer().to_owned(), client.id().to_owned(), target.clone());
-        let token = self.0.entry(key).or_insert_with(|| {
+        let token = self.0.entry(target.clone()).or_insert_with(|| {
             let (shared, issuer) = (Arc::clone(&refresher.0), client.issuer().to_owned());
             let (target, dpop_key) = (target.clone(), client.key().cloned());
             Arc::new(ClientToken { shared, issuer, target, dpop_key, held: Mutex::default() })

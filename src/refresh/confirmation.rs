@@ -3,8 +3,10 @@
 //!
 //! A token is as good as confirmed when it is issued. Once the issuer's last word is too old, the next request asks, for
 //! all others too, in a task of its own. An issuer that does not say ends nothing: the token is used until it expires.
+//! Nor does one that calls tokens dead and never one alive: so it answers a client that may not ask (RFC 7662 §2.2).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +36,9 @@ const REQUEST_WAIT: Duration = Duration::from_secs(3);
 /// How soon an issuer that did not say, or a token that is dead and could not be replaced, is looked at again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often the log says that an issuer refuses to tell, in seconds; each session in use finds it out by itself.
+const BETWEEN_COMPLAINTS: u64 = 60;
+
 /// The issuer's word on the access tokens of one app's sessions.
 #[derive(Clone, Debug)]
 pub struct Confirmations(Arc<Shared>);
@@ -41,11 +46,21 @@ pub struct Confirmations(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     refresher: Refresher,
-    /// How old each issuer's word may be; of an issuer that is not among them it is good until a token expires.
-    intervals: HashMap<String, Duration>,
+    /// The issuers that are asked; the tokens of another are good until they expire.
+    issuers: HashMap<String, Issuer>,
     known: Cache<RecordKey, Known>,
     /// At most one question for each session.
     flights: Mutex<HashMap<RecordKey, Arc<Flight>>>,
+}
+
+/// An issuer that is asked.
+#[derive(Debug)]
+struct Issuer {
+    /// How old its word may be.
+    interval: Duration,
+    /// Whether it has called a token active, ever since this process began. Only then it can tell a dead one.
+    has_confirmed: AtomicBool,
+    complained_at: AtomicU64,
 }
 
 /// What the issuer last said of a session's access token.
@@ -84,16 +99,17 @@ impl Confirmations {
     /// For the issuers that want it: a token is confirmed where its last confirmation is too old, and a dead one replaced
     /// by this refresher. `None` where none of them does.
     pub fn wanted(issuers: &[config::Oidc], refresher: &Refresher) -> Option<Self> {
-        let intervals =
-            issuers.iter().filter_map(|oidc| Some((oidc.issuer.as_str().to_owned(), oidc.introspection?)));
-        let intervals: HashMap<_, _> = intervals.collect();
-        if intervals.is_empty() {
+        let issuers = issuers
+            .iter()
+            .filter_map(|oidc| Some((oidc.issuer.as_str().to_owned(), Issuer::new(oidc.introspection?))));
+        let issuers: HashMap<_, _> = issuers.collect();
+        if issuers.is_empty() {
             return None;
         }
         let known = Cache::with_weighter(FEW_KNOWN, MOST_KNOWN, UnitWeighter);
         Some(Self(Arc::new(Shared {
             refresher: refresher.clone(),
-            intervals,
+            issuers,
             known,
             flights: Mutex::default(),
         })))
@@ -105,11 +121,24 @@ impl Confirmations {
     /// # Errors
     /// Where the token is dead, and there is no other.
     pub async fn confirm(&self, ticket: &Ticket, session: Arc<Session>) -> Result<Arc<Session>, Failure> {
-        let Some(interval) = self.0.intervals.get(&session.identity.issuer) else { return Ok(session) };
-        match self.0.word(ticket, &session, *interval).await {
+        let Some(issuer) = self.0.issuers.get(&session.identity.issuer) else { return Ok(session) };
+        match self.0.word(ticket, &session, issuer.interval).await {
             Word::Active | Word::Unknown => Ok(session),
             Word::Inactive => self.0.replace(ticket, &session).await,
         }
+    }
+}
+
+impl Issuer {
+    fn new(interval: Duration) -> Self {
+        Self { interval, has_confirmed: AtomicBool::new(false), complained_at: AtomicU64::new(0) }
+    }
+
+    /// Whether the log is to hear of it now that it refuses to tell. Notes that it does.
+    fn may_complain(&self, now: Timestamp) -> bool {
+        let (last, now) = (self.complained_at.load(Ordering::Relaxed), now.as_secs());
+        now >= last + BETWEEN_COMPLAINTS
+            && self.complained_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -154,24 +183,38 @@ impl Shared {
 
     async fn ask(&self, ticket: &Ticket, session: &Session) -> Word {
         let refresher = &self.refresher.0;
+        let Some(issuer) = self.issuers.get(&session.identity.issuer) else { return Word::Unknown };
         let said = refresher.grants.introspect(&session.tokens.access_token, &session.identity).await;
         let (word, result) = match &said {
             Ok(Introspection::Active) => (Word::Active, "active"),
-            Ok(Introspection::Inactive) => (Word::Inactive, "inactive"),
+            Ok(Introspection::Inactive) if issuer.has_confirmed.load(Ordering::Relaxed) => {
+                (Word::Inactive, "inactive")
+            }
             Err(IntrospectError::Unavailable(_)) => (Word::Unknown, "unavailable"),
-            Err(
+            Ok(Introspection::Inactive)
+            | Err(
                 IntrospectError::NotOffered | IntrospectError::Refused { .. } | IntrospectError::Malformed,
             ) => (Word::Unknown, "refused"),
         };
         refresher.sessions.common().metrics().count_introspection(refresher.sessions.app(), result);
         match &said {
-            // Should it die one day, replacing it may help again.
-            Ok(Introspection::Active) => self.refresher.note_accepted(ticket, None),
-            Ok(Introspection::Inactive) => {
+            Ok(Introspection::Active) => {
+                issuer.has_confirmed.store(true, Ordering::Relaxed);
+                // Should it die one day, replacing it may help again.
+                self.refresher.note_accepted(ticket, None);
+            }
+            Ok(Introspection::Inactive) if word == Word::Inactive => {
                 tracing::info!(event = "introspection.inactive", "the token has died before its time");
             }
             Err(error @ IntrospectError::Unavailable(_)) => {
                 tracing::warn!(event = "introspection.issuer_unavailable", error = %chain(error), "tokens are used until they expire");
+            }
+            _ if !issuer.may_complain(refresher.clock.now()) => {}
+            Ok(Introspection::Inactive) => {
+                tracing::error!(
+                    event = "introspection.refused",
+                    "the issuer has called no token active yet: may this client ask? Tokens are used until they expire"
+                );
             }
             Err(error) => {
                 tracing::error!(event = "introspection.refused", error = %chain(error), "tokens are used until they expire");

@@ -38,14 +38,20 @@ pub(super) fn settle(
     else {
         return match is_refreshed || is_redeemed {
             true => Settled::Theirs,
-            false => write(Tokens { route_tokens: found.not_exchanged(), ..ours.clone() }),
+            false => {
+                let route_tokens = found.not_exchanged(ours.dpop_key.as_ref());
+                write(Tokens { route_tokens, ..ours.clone() })
+            }
         };
     };
     let theirs = found.route_tokens.get(wanted).filter(|theirs| now < theirs.expires_at);
     let is_theirs_new = theirs.is_some_and(|theirs| before.route_tokens.get(wanted) != Some(theirs));
     let mut merged = found.clone();
     match wanted.grant {
-        RouteGrant::RefreshToken if is_redeemed => return Settled::Theirs,
+        // A token that is bound to no key is of no use beside one.
+        RouteGrant::RefreshToken if is_redeemed || found.dpop_key != before.dpop_key => {
+            return Settled::Theirs;
+        }
         RouteGrant::RefreshToken => {
             merged.refresh_token.clone_from(&ours.refresh_token);
             merged.id_token.clone_from(&ours.id_token);
@@ -68,6 +74,8 @@ mod tests {
 
     use super::*;
     use crate::config::TokenTarget;
+    use crate::dpop::Key;
+    use crate::random::Random;
     use crate::secret::Secret;
     use crate::tokens::AccessToken;
 
@@ -114,6 +122,17 @@ mod tests {
         for theirs in [tokens("a3", "r3"), tokens("a3", "r1"), tokens("a1", "r3"), ours.clone()] {
             assert_eq!(settle(None, &before, &theirs, &ours, NOW), Settled::Theirs);
         }
+    }
+
+    #[test]
+    fn a_refresh_that_brings_a_key_keeps_no_bearer_token_of_a_route() {
+        let (wanted, before) = (resource("y"), tokens("a1", "r1"));
+        let key = Some(Arc::new(Key::generate(Random::SYSTEM)));
+        let ours = Tokens { dpop_key: key, ..tokens("a2", "r1") };
+        let found = with(&before, &wanted, "y1");
+        assert_eq!(settle(None, &before, &found, &ours, NOW), write(ours.clone()));
+        let unbound = with(&before, &wanted, "y2");
+        assert_eq!(settle(Some(&wanted), &before, &ours, &unbound, NOW), Settled::Theirs);
     }
 
     #[test]

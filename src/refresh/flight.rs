@@ -52,6 +52,9 @@ pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// and again meanwhile.
 const MOST_TRIES: usize = 3;
 
+/// For so long after its access token died, a session whose issuer is unknown is left to gateways that may know it.
+const UNKNOWN_FOR: Duration = Duration::from_secs(600);
+
 pub(super) struct Flight {
     pub(super) shared: Arc<Shared>,
     pub(super) ticket: Ticket,
@@ -348,9 +351,9 @@ impl Flight {
         Outcome::IssuerUnavailable
     }
 
-    /// Nothing can renew this session any more: it lives for as long as its access token does.
+    /// Nothing here can renew this session. Another gateway may, where its issuer is new and not known here yet.
     async fn wind_up(&self, session: &Session, error: &RefreshError) -> Outcome {
-        if self.shared.freshness(session, None) == Freshness::Expired {
+        if self.shared.clock.now().since(session.tokens.expires_at) >= UNKNOWN_FOR {
             tracing::warn!(event = "refresh.issuer_unknown", error = %error, "the session ends");
             return self.end(session.version, Cause::UnknownIssuer).await;
         }

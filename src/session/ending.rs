@@ -30,7 +30,7 @@ pub enum Cause {
     TokenInactive,
     /// The issuer's tokens are suddenly somebody else's.
     WrongIdentity,
-    /// The issuer is not configured any more, and the access token has expired.
+    /// The issuer is not configured any more, and the access token has been dead for a while.
     UnknownIssuer,
     /// The issuer said so, in a logout token.
     Backchannel,

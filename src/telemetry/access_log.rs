@@ -5,7 +5,7 @@
 //! and counted. No query is in a line, for queries hold codes; no cookie, token, or user either (R62).
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,6 +23,10 @@ use crate::body::{self, Body, BodyError};
 use crate::clock::Timestamp;
 use crate::config::LogFormat;
 use crate::worker;
+
+mod line;
+
+use line::{Line, protocol};
 
 /// How much of a buffer is written out at once, in bytes, before its time.
 const WRITTEN_AT: usize = 64 * 1024;
@@ -270,142 +274,6 @@ impl Drop for Sending {
     fn drop(&mut self) {
         self.access.note(self.status, self.bytes);
     }
-}
-
-/// A line that is being written: the members of a JSON object, or names and values for people. Texts are
-/// written as JSON has them in both, so that nothing a client sends can end a line or a text.
-struct Line<'a> {
-    lines: &'a mut Vec<u8>,
-    format: LogFormat,
-}
-
-impl<'a> Line<'a> {
-    fn begin(lines: &'a mut Vec<u8>, format: LogFormat, date: &str, millis: u64) -> Self {
-        let [before, after] = match format {
-            LogFormat::Json => ["{\"timestamp\":\"", "Z\",\"event\":\"access\""],
-            LogFormat::Text => ["", "Z access"],
-        };
-        lines.extend_from_slice(before.as_bytes());
-        lines.extend_from_slice(date.as_bytes());
-        let mut line = Self { lines, format };
-        line.fraction(millis);
-        line.lines.extend_from_slice(after.as_bytes());
-        line
-    }
-
-    fn end(self) {
-        self.lines.extend_from_slice(match self.format {
-            LogFormat::Json => b"}\n",
-            LogFormat::Text => b"\n",
-        });
-    }
-
-    fn name(&mut self, name: &str) {
-        let [before, after] = match self.format {
-            LogFormat::Json => [",\"", "\":"],
-            LogFormat::Text => [" ", "="],
-        };
-        for part in [before, name, after] {
-            self.lines.extend_from_slice(part.as_bytes());
-        }
-    }
-
-    fn number(&mut self, name: &str, value: u64) {
-        self.name(name);
-        self.digits(value);
-    }
-
-    /// The thousandths of the number before.
-    fn fraction(&mut self, thousandths: u64) {
-        let digits = [b'.', digit(thousandths / 100), digit(thousandths / 10), digit(thousandths)];
-        self.lines.extend_from_slice(&digits);
-    }
-
-    fn digits(&mut self, mut value: u64) {
-        let (mut digits, mut first) = ([b'0'; 20], 20);
-        while value > 0 || first == digits.len() {
-            first -= 1;
-            digits[first] = digit(value);
-            value /= 10;
-        }
-        self.lines.extend_from_slice(&digits[first..]);
-    }
-
-    /// A value that holds nothing but letters, digits and the like.
-    fn plain(&mut self, name: &str, value: &str) {
-        self.name(name);
-        self.quote();
-        self.lines.extend_from_slice(value.as_bytes());
-        self.quote();
-    }
-
-    fn address(&mut self, address: Ipv4Addr) {
-        self.name("client");
-        self.quote();
-        for (position, octet) in address.octets().into_iter().enumerate() {
-            if position > 0 {
-                self.lines.push(b'.');
-            }
-            self.digits(octet.into());
-        }
-        self.quote();
-    }
-
-    fn quote(&mut self) {
-        if self.format == LogFormat::Json {
-            self.lines.push(b'"');
-        }
-    }
-
-    /// Any bytes, so many of them at most.
-    fn text(&mut self, name: &str, bytes: &[u8], most: usize) {
-        self.name(name);
-        self.lines.push(b'"');
-        let bytes = &bytes[..bytes.len().min(most)];
-        if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
-            self.lines.extend_from_slice(bytes);
-            self.lines.push(b'"');
-            return;
-        }
-        for chunk in bytes.utf8_chunks() {
-            escape(chunk.valid(), self.lines);
-            if !chunk.invalid().is_empty() {
-                self.lines.extend_from_slice("\u{fffd}".as_bytes());
-            }
-        }
-        self.lines.push(b'"');
-    }
-}
-
-/// The last one of a number.
-fn digit(value: u64) -> u8 {
-    // The remainder is below ten.
-    b'0' + (value % 10).to_le_bytes()[0]
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_11 => "HTTP/1.1",
-        Version::HTTP_2 => "HTTP/2.0",
-        // No other is served.
-        _ => "HTTP",
-    }
-}
-
-/// RFC 8259 §7, and what a terminal would obey besides.
-fn escape(text: &str, to: &mut Vec<u8>) {
-    let mut rest = text;
-    while let Some(at) = rest.find(|letter: char| matches!(letter, '"' | '\\') || letter.is_control()) {
-        let (plain, from) = rest.split_at(at);
-        to.extend_from_slice(plain.as_bytes());
-        let mut letters = from.chars();
-        if let Some(letter) = letters.next() {
-            let _ = write!(to, "\\u{:04x}", u32::from(letter));
-        }
-        rest = letters.as_str();
-    }
-    to.extend_from_slice(rest.as_bytes());
 }
 
 /// In pieces that no line of another writer to the same pipe gets into.

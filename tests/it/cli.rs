@@ -138,6 +138,22 @@ async fn check_can_try_what_the_file_points_to() {
 }
 
 #[tokio::test]
+async fn check_tries_what_each_app_asks_of_an_issuer_that_they_share() {
+    let issuer = Issuer::start().await;
+    let mut setup = Setup::new(&issuer.url()).for_users("/", "http://127.0.0.1:9");
+    setup.further_apps = format!(
+        "  - origin: https://desk.test\n    oidc: {{issuer: \"{}\", client_id: desk, client_auth: none, pushed_authorization_requests: required}}\n    routes: [{{path: /, upstream: \"http://127.0.0.1:9\"}}]\n",
+        issuer.url()
+    );
+    let (_folder, path) = file(&setup.yaml());
+    let (code, output, faults) = said(&run(&["check", "-c", &path, "--connect"]).await);
+    assert_eq!(code, Some(1), "{output}");
+    let of_issuer = format!("issuer: {}", issuer.url());
+    assert!(output.contains(&format!("good    {of_issuer}\n")), "{output}");
+    assert!(faults.contains(&format!("FAILED  {of_issuer}, for https://desk.test too: ")), "{faults}");
+}
+
+#[tokio::test]
 async fn check_finds_the_store_by_whatever_names_it() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start().await);
     let (mut cluster, mut sentinel) = (RedisCluster::start().await, RedisSentinel::start().await);

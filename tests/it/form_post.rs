@@ -6,8 +6,9 @@ use http::{Method, Request};
 use http_body_util::Full;
 use url::Url;
 
-use crate::support::browser::{Answer, Browser, form_request, post_form};
-use crate::support::gateway::SESSION_COOKIE;
+use crate::support::browser::{Answer, Browser, form_request, metric, post_form};
+use crate::support::gateway::{ORIGIN, SESSION_COOKIE};
+use crate::support::log::Log;
 use crate::support::shop::{Shop, arrive, ends_the_login, location, offers_login};
 use crate::support::wait::in_time;
 
@@ -192,6 +193,42 @@ async fn rfc9700_2_1_2_tokens_in_a_posted_response_are_refused() {
     let answer = in_time(browser.send(request.map(|body: Full<_>| body), &url, false)).await;
     ends_the_login(&browser, &answer, 400);
     assert_eq!(shop.issuer.token_requests("authorization_code"), 0);
+}
+
+/// The key, the vector, the ciphertext and the tag are anything: nobody here tries to open it.
+const ENCRYPTED: &str = "eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ.a2V5.dmVjdG9y.Y2lwaGVydGV4dA.dGFn";
+
+#[tokio::test]
+async fn jarm_2_2_an_encrypted_response_fails_the_login_and_the_log_says_what_to_change() {
+    let log = Log::default();
+    let _listening = log.listen();
+    for mode in ["jwt", "form_post.jwt"] {
+        let shop = shop(mode).await;
+        let mut browser = shop.browser();
+        browser.visit("/bff/login?return_to=/shop").await;
+        log.take();
+        let mut callback = Url::parse(ORIGIN).unwrap().join(CALLBACK).unwrap();
+        let answer = if mode == "jwt" {
+            callback.query_pairs_mut().append_pair("response", ENCRYPTED);
+            arrive(&mut browser, &callback).await
+        } else {
+            let form = Full::from(format!("response={ENCRYPTED}"));
+            let request = Request::post("/")
+                .header("accept", "text/html")
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            in_time(browser.send(request.body(form).unwrap(), &callback, true)).await
+        };
+        offers_login(&browser, &answer, 400);
+        assert!(!answer.text().contains("no longer under way"), "{mode}: {}", answer.text());
+        let logged = log.take();
+        assert!(
+            logged.contains("encrypted") && logged.contains("authorization_encrypted_response_alg"),
+            "{mode}: {logged}"
+        );
+        assert!(!logged.contains("Y2lwaGVydGV4dA"), "{logged}");
+        let failed = metric(shop.gateway.admin, "cloakroom_logins_total", "result=\"failed\"").await;
+        assert_eq!(failed, 1.0, "{mode}");
+    }
 }
 
 #[tokio::test]

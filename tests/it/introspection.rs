@@ -47,6 +47,12 @@ async fn token(shop: &Shop, browser: &mut Browser) -> String {
     shop.upstream.tokens().pop().unwrap()
 }
 
+/// The same, once the issuer has called that token active. From then on it is believed when it calls one dead.
+async fn confirmed(shop: &Shop, browser: &mut Browser) -> String {
+    shop.pass(30);
+    token(shop, browser).await
+}
+
 #[track_caller]
 fn assert_ended(answer: &Answer, code: &str) {
     assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (401, code), "{}", answer.text());
@@ -96,7 +102,7 @@ async fn rfc7662_a_token_in_use_is_confirmed_once_in_an_interval_however_many_us
 async fn rfc7662_a_dead_token_is_replaced_before_it_is_sent() {
     let shop = shop().await;
     let mut browser = shop.user().await;
-    let first = token(&shop, &mut browser).await;
+    let first = confirmed(&shop, &mut browser).await;
     shop.issuer.kill(&first);
     shop.pass(30);
     let mut calls = JoinSet::new();
@@ -108,14 +114,14 @@ async fn rfc7662_a_dead_token_is_replaced_before_it_is_sent() {
     let sent = shop.upstream.tokens();
     assert!(sent[1..].iter().all(|token| *token != first && *token == sent[1]), "{sent:?}");
     assert_eq!(shop.issuer.token_requests("refresh_token"), 1);
-    assert_eq!(shop.introspections(), 1);
+    assert_eq!(shop.introspections(), 2);
 }
 
 #[tokio::test]
 async fn rfc7662_a_dead_token_that_nothing_can_replace_ends_the_session() {
     let shop = shop_with(|issuer| issuer.behave(|behaviour| behaviour.issues_refresh_tokens = false)).await;
     let mut browser = shop.user().await;
-    let (cookie, first) = (browser.session_cookie().unwrap(), token(&shop, &mut browser).await);
+    let (cookie, first) = (browser.session_cookie().unwrap(), confirmed(&shop, &mut browser).await);
     shop.issuer.kill(&first);
     shop.pass(30);
     assert_ended(&browser.fetch("/api/orders").await, "session-ended");
@@ -130,7 +136,7 @@ async fn rfc7662_a_dead_token_that_nothing_can_replace_ends_the_session() {
 async fn rfc7662_a_login_that_has_ended_at_the_issuer_ends_here() {
     let shop = shop().await;
     let mut browser = shop.user().await;
-    let first = token(&shop, &mut browser).await;
+    let first = confirmed(&shop, &mut browser).await;
     shop.issuer.end_login_of(&first);
     shop.pass(30);
     assert_ended(&browser.fetch("/api/orders").await, "session-ended");
@@ -142,7 +148,7 @@ async fn rfc7662_an_answer_about_somebody_else_is_that_of_a_dead_token_and_no_ne
     for other in [json!({"sub": "mallory"}), json!({"client_id": "other"}), json!({"sub": ["alice"]})] {
         let shop = shop().await;
         let mut browser = shop.user().await;
-        let first = token(&shop, &mut browser).await;
+        let first = confirmed(&shop, &mut browser).await;
         shop.says(&other);
         shop.pass(30);
         assert_ne!(token(&shop, &mut browser).await, first, "{other}");
@@ -174,13 +180,13 @@ async fn rfc7662_an_issuer_that_does_not_say_ends_nothing_and_is_asked_again_soo
     for fault in faults {
         let shop = shop().await;
         let mut browser = shop.user().await;
-        let first = token(&shop, &mut browser).await;
+        let first = confirmed(&shop, &mut browser).await;
         shop.issuer.fail(Endpoint::Introspect, fault.clone());
         shop.pass(30);
         for _ in 0..5 {
             assert_eq!(token(&shop, &mut browser).await, first, "{fault:?}");
         }
-        assert_eq!((shop.introspections(), shop.issuer.token_requests("refresh_token")), (1, 0), "{fault:?}");
+        assert_eq!((shop.introspections(), shop.issuer.token_requests("refresh_token")), (2, 0), "{fault:?}");
         shop.issuer.heal(Endpoint::Introspect);
         shop.issuer.kill(&first);
         shop.pass(5);
@@ -223,7 +229,7 @@ async fn rfc7662_an_issuer_that_never_answers_holds_one_request_up_and_not_for_l
 async fn rfc7662_a_dead_token_is_not_sent_while_its_replacement_is_not_to_be_had() {
     let shop = shop().await;
     let mut browser = shop.user().await;
-    let first = token(&shop, &mut browser).await;
+    let first = confirmed(&shop, &mut browser).await;
     shop.issuer.kill(&first);
     shop.issuer.fail(Endpoint::Token, Fault::status(503));
     shop.pass(30);
@@ -232,7 +238,7 @@ async fn rfc7662_a_dead_token_is_not_sent_while_its_replacement_is_not_to_be_had
         assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (503, "issuer-unavailable"));
         assert!(answer.set_cookies().is_empty() && answer.headers.contains_key("retry-after"));
     }
-    assert_eq!((shop.upstream.tokens().len(), shop.introspections()), (1, 1));
+    assert_eq!((shop.upstream.tokens().len(), shop.introspections()), (1, 2));
     shop.issuer.heal(Endpoint::Token);
     shop.pass(31);
     assert_ne!(token(&shop, &mut browser).await, first);
@@ -242,6 +248,7 @@ async fn rfc7662_a_dead_token_is_not_sent_while_its_replacement_is_not_to_be_had
 async fn rfc7662_an_issuer_that_calls_every_token_dead_is_no_storm_of_refreshes() {
     let shop = shop().await;
     let mut browser = shop.user().await;
+    confirmed(&shop, &mut browser).await;
     shop.says(&json!({"active": false}));
     for refreshes in 1..=3 {
         shop.pass(30);
@@ -249,5 +256,25 @@ async fn rfc7662_an_issuer_that_calls_every_token_dead_is_no_storm_of_refreshes(
             token(&shop, &mut browser).await;
         }
         assert_eq!(shop.issuer.token_requests("refresh_token"), refreshes);
+    }
+}
+
+#[tokio::test]
+async fn rfc7662_an_issuer_that_calls_every_token_of_a_client_dead_that_may_not_ask_ends_nothing() {
+    for has_refresh_tokens in [false, true] {
+        let shop = shop_with(|issuer| {
+            issuer.behave(|behaviour| behaviour.issues_refresh_tokens = has_refresh_tokens);
+        })
+        .await;
+        let mut browser = shop.user().await;
+        shop.says(&json!({"active": false}));
+        let first = token(&shop, &mut browser).await;
+        for _ in 0..3 {
+            assert_eq!(confirmed(&shop, &mut browser).await, first);
+        }
+        assert_eq!((shop.introspections(), shop.issuer.token_requests("refresh_token")), (3, 0));
+        let refused =
+            metric(shop.gateway.admin, "cloakroom_token_introspections_total", "result=\"refused\"").await;
+        assert!((refused - 3.0).abs() < f64::EPSILON, "{refused}");
     }
 }

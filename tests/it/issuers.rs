@@ -154,6 +154,8 @@ async fn a_login_at_no_issuer_of_ours_or_by_a_script_starts_nothing() {
     }
     let elsewhere = scene.shop.browser().visit("/bff/login?return_to=https://evil.test").await;
     assert_eq!(elsewhere.status, 400, "before there is a choice");
+    let silent = scene.shop.browser().visit("/bff/login?prompt=none").await;
+    assert_eq!(silent.status, 400, "where nobody may be asked there is no choice");
     assert_eq!(scene.shop.browser().fetch("/bff/login").await.status, 400);
     let asked = scene.shop.browser().fetch("/api/orders").await;
     assert_eq!(asked.json()["login_url"], "/bff/login", "scripts are told of the choice");
@@ -452,10 +454,9 @@ async fn rfc9470_a_better_login_is_asked_for_at_the_issuer_of_the_session() {
     }
 }
 
-/// An operator takes an issuer out of the list: its sessions live for as long as their tokens do, and nobody else
-/// is sent their refresh tokens.
+/// An operator takes an issuer out of the list: nobody else is sent the refresh tokens of its sessions.
 #[tokio::test]
-async fn a_session_of_an_issuer_that_is_gone_ends_with_its_access_token() {
+async fn a_session_of_an_issuer_that_is_gone_ends_some_time_after_its_access_token() {
     let mut scene = Scene::open().await;
     let (mut staff, mut partner) = (scene.user(scene.staff()).await, scene.user(&scene.partners).await);
     scene.shop.setup.other_issuers = vec![("guests", "http://127.0.0.1:9".to_owned())];
@@ -470,13 +471,38 @@ async fn a_session_of_an_issuer_that_is_gone_ends_with_its_access_token() {
         scene.shop.clock.advance(Duration::from_secs(10));
     }
     scene.shop.clock.advance(Duration::from_secs(30));
+    assert_eq!(staff.fetch("/api/orders").await.status, 200, "the others go on");
+    for _ in 0..2 {
+        let answer = partner.fetch("/api/orders").await;
+        assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (503, "issuer-unavailable"));
+        assert!(answer.headers.contains_key("retry-after") && !answer.clears(SESSION_COOKIE));
+        scene.shop.clock.advance(Duration::from_secs(280));
+    }
+    scene.shop.clock.advance(Duration::from_secs(60));
     let answer = partner.fetch("/api/orders").await;
     assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (401, "session-ended"));
     assert!(answer.clears(SESSION_COOKIE));
-    assert_eq!(staff.fetch("/api/orders").await.status, 200, "the others go on");
     assert_eq!(metric(next.admin, "cloakroom_logouts_total", "\"unknown_issuer\"").await, 1.0);
     assert!(scene.partners.refresh_tokens_seen().is_empty());
     assert_eq!(scene.staff().refresh_tokens_seen().len(), 1, "its own alone");
+}
+
+/// A list is rolled out: one gateway has the issuer already, the other does not yet.
+#[tokio::test]
+async fn a_gateway_without_the_issuer_ends_nothing_that_another_can_refresh() {
+    let mut scene = Scene::open().await;
+    let mut partner = scene.user(&scene.partners).await;
+    scene.shop.setup.other_issuers = vec![("guests", "http://127.0.0.1:9".to_owned())];
+    let behind = scene.shop.setup.start().await;
+    scene.shop.clock.advance(Duration::from_secs(310));
+    partner.switch_to(behind.address);
+    let answer = partner.fetch("/api/orders").await;
+    assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (503, "issuer-unavailable"));
+    partner.switch_to(scene.shop.gateway.address);
+    assert_eq!(partner.fetch("/api/orders").await.status, 200);
+    assert_eq!(scene.partners.refresh_tokens_seen().len(), 1);
+    partner.switch_to(behind.address);
+    assert_eq!(partner.fetch("/api/orders").await.status, 200, "the new token is good here too");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use http::Method;
 use http::header::{CACHE_CONTROL, RETRY_AFTER};
 use serde_json::json;
 
-use crate::support::browser::{Answer, admin};
+use crate::support::browser::{Answer, Browser, admin};
 use crate::support::clock::clock;
 use crate::support::gateway::SESSION_COOKIE;
 use crate::support::issuer::{CLIENT_ID, Endpoint, Fault, Issuer};
@@ -50,6 +50,22 @@ async fn r1_r2_r3_each_login_asks_for_a_code_with_fresh_state_nonce_and_challeng
             assert!(seen.insert(value), "{name} was used before");
         }
     }
+}
+
+#[tokio::test]
+async fn rfc9126_2_3_of_a_refused_pushed_request_the_page_says_none_of_the_issuers_words() {
+    let shop = Shop::open().await;
+    shop.issuer.behave(|behaviour| behaviour.takes_pushed_requests = true);
+    for error in ["invalid_request", "call-555-1234"] {
+        shop.issuer.fail(Endpoint::Push, Fault::error(400, error));
+        let answer = shop.browser().visit("/bff/login?return_to=/shop").await;
+        starts_nothing(&answer, 400);
+        assert!(!answer.text().contains(error), "{}", answer.text());
+        let answer = shop.bare(Method::GET, "/bff/login", &[]).await;
+        assert_eq!(answer.problem(), "login-failed");
+        assert!(!answer.text().contains(error), "{}", answer.text());
+    }
+    assert!(shop.issuer.received_at(Endpoint::Authorize).is_empty());
 }
 
 #[tokio::test]
@@ -241,6 +257,22 @@ async fn r6_r21_the_login_cookie_is_small_short_lived_and_closed_to_scripts() {
         assert!(!cookie.to_string().contains(&state), "the state is sealed");
         assert!(cookie.to_string().len() < 4096, "a browser would drop it: {}", cookie.to_string().len());
     }
+}
+
+#[tokio::test]
+async fn r6_a_login_whose_cookie_a_browser_would_drop_does_not_begin() {
+    let shop = Shop::open().await;
+    let mut browser = shop.user().await;
+    // JSON writes a backslash as two, and quotes each value.
+    let (path, values) = ("%5C".repeat(1000), ["a"; 256].join("+"));
+    let begin =
+        async |browser: &mut Browser, query: &str| browser.visit(&format!("/bff/login?{query}")).await;
+    let begun = shop.issuer.received_at(Endpoint::Authorize).len();
+    for query in [format!("return_to=/?{path}"), format!("acr_values={values}")] {
+        assert_eq!(begin(&mut browser, &query).await.status, 303);
+    }
+    starts_nothing(&begin(&mut browser, &format!("return_to=/?{path}&acr_values={values}")).await, 400);
+    assert_eq!(shop.issuer.received_at(Endpoint::Authorize).len(), begun);
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use url::Url;
@@ -14,8 +14,8 @@ use crate::streams::streaming;
 use crate::support::browser::{Answer, Browser, exchange, metric, post_form};
 use crate::support::clock::clock;
 use crate::support::gateway::ORIGIN;
-use crate::support::issuer::{CLIENT_SECRET, Draft, Endpoint, Fault, Issuer, Signature};
-use crate::support::shop::Shop;
+use crate::support::issuer::{CLIENT_ID, CLIENT_SECRET, Draft, Endpoint, Fault, Issuer, Signature};
+use crate::support::shop::{Shop, bare, log_in_bare};
 use crate::support::troubled_store::{Step, Trouble, TroubledStore};
 use crate::support::upstream::Upstream;
 use crate::support::wait::in_time;
@@ -130,6 +130,29 @@ async fn each_event_that_ends_sessions_ends_those_of_the_user_it_names_and_no_ot
     scene.shop.issuer.until(|issuer| issuer.revoked().len() == 20).await;
     let ended = metric(scene.shop.gateway.admin, "cloakroom_logouts_total", "\"shared-signals\"").await;
     assert_eq!(ended, 10.0);
+}
+
+#[tokio::test]
+async fn an_event_ends_no_sessions_of_an_app_that_does_not_trust_its_transmitter() {
+    const DESK: &str = "https://desk.test";
+    let shop = Shop::open_with(|issuer, setup| {
+        let url = issuer.url();
+        setup.further_apps = format!(
+            "    shared_signals: {{transmitter: \"{url}\", audience: \"{AUDIENCE}\"}}\n  - origin: {DESK}\n    oidc: {{issuer: \"{url}\", client_id: \"{CLIENT_ID}\", client_auth: {{client_secret_basic: {{env: CLIENT_SECRET}}}}}}\n    routes: [{{path: /, upstream: \"http://127.0.0.1:9\"}}]\n"
+        );
+    })
+    .await;
+    let mut browser = shop.user().await;
+    let answer = log_in_bare(shop.gateway.address, DESK, "/bff", &shop.issuer).await;
+    let cookie = answer.set_cookies().into_iter().find(|cookie| !cookie.value().is_empty()).unwrap();
+    let cookie = format!("{}={}", cookie.name(), cookie.value());
+    let subject = json!({"format": "iss_sub", "iss": shop.issuer.url(), "sub": "alice"});
+    let token = shop.issuer.security_event(AUDIENCE, |draft| draft.claims["sub_id"] = subject);
+    is_accepted(&push(shop.gateway.address, &token, &[]).await);
+    assert!(!is_logged_in(&mut browser).await);
+    let fields = [("x-csrf", "1"), ("cookie", cookie.as_str())];
+    let desk = bare(shop.gateway.address, DESK, Method::GET, "/bff/session", &fields).await;
+    assert_eq!(desk.json()["authenticated"], true);
 }
 
 #[tokio::test]
@@ -384,7 +407,7 @@ async fn rfc8935_the_body_is_one_token_of_its_media_type() {
     let large = scene.tell(|draft| draft.claims["padding"] = json!("x".repeat(60 * 1024))).await;
     is_refused(&large, "invalid_request", "more than any honest token has");
     assert!(is_logged_in(&mut browser).await);
-    for method in [http::Method::GET, http::Method::PUT, http::Method::DELETE] {
+    for method in [Method::GET, Method::PUT, Method::DELETE] {
         let answer = scene.shop.bare(method, TARGET, &[]).await;
         assert_eq!((answer.status.as_u16(), answer.headers["allow"].to_str().unwrap()), (405, "POST"));
     }

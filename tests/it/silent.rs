@@ -197,8 +197,30 @@ async fn a_frame_whose_browser_keeps_the_login_cookie_back_asks_again_from_here(
     callback.query_pairs_mut().append_pair("again", "1");
     let stranger = frame(&shop, &mut browser, &callback, "same-origin", false).await;
     assert_eq!(stranger.status, 400, "once: {}", stranger.text());
+    tells(&stranger, false);
     tells(&frame(&shop, &mut browser, &callback, "same-origin", true).await, true);
     assert!(browser.session_cookie().is_some());
+}
+
+#[tokio::test]
+async fn a_frame_that_comes_too_late_tells_the_page_around_it_too() {
+    let shop = Shop::open().await;
+    let origin = Url::parse(ORIGIN).unwrap();
+    let of_nobody = origin.join("/bff/callback?state=unknown&code=a&again=1").unwrap();
+    let without_state = origin.join("/bff/callback").unwrap();
+    let (mut user, mut stranger) = (shop.user().await, shop.browser());
+    for callback in [&of_nobody, &without_state] {
+        for site in ["same-origin", "cross-site"] {
+            let answer = frame(&shop, &mut stranger, callback, site, true).await;
+            assert_eq!(answer.status, 400, "{callback}");
+            assert!(!answer.headers.contains_key("refresh"));
+            tells(&answer, false);
+        }
+        let answer = frame(&shop, &mut user, callback, "same-origin", true).await;
+        assert_eq!(answer.status, 200, "{callback}: no page of the app in the frame");
+        tells(&answer, false);
+    }
+    assert_eq!(user.fetch("/api/orders").await.status, 200);
 }
 
 #[tokio::test]

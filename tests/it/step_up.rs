@@ -137,6 +137,18 @@ async fn rfc9470_an_upstream_that_no_login_satisfies_is_no_endless_loop() {
 }
 
 #[tokio::test]
+async fn rfc9470_a_login_whose_time_has_a_fraction_is_no_endless_loop() {
+    let shop = shop_where(|_| Some(CHALLENGE)).await;
+    shop.issuer.tamper(|draft| {
+        let at = draft.claims["auth_time"].as_f64();
+        draft.claims["auth_time"] = serde_json::json!(at);
+    });
+    let mut browser = shop.user().await;
+    shop.clock.advance(Duration::from_secs(120));
+    assert_eq!(browser.navigate("/page").await.status, 403);
+}
+
+#[tokio::test]
 async fn rfc9470_a_login_just_made_for_something_else_does_not_count() {
     let more = "Bearer error=\"insufficient_user_authentication\", acr_values=\"platinum\"";
     let shop =

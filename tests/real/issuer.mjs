@@ -95,7 +95,7 @@ function configuration() {
     interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` },
     ...(aliases && { discovery: { mtls_endpoint_aliases: {
       token_endpoint: `${aliases}/token`, revocation_endpoint: `${aliases}/token/revocation`, userinfo_endpoint: `${aliases}/me`,
-      pushed_authorization_request_endpoint: `${aliases}/request`,
+      pushed_authorization_request_endpoint: `${aliases}/request`, introspection_endpoint: `${aliases}/token/introspection`,
     } } }),
     clientAuthMethods: [
       'client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none', ...(mutual ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),

@@ -278,7 +278,8 @@ impl Gateway {
         for user in users {
             let mut truth = self.world.truth();
             truth.note_for(self.node, user, format_args!("ended: {}", if is_done { "done" } else { "503" }));
-            if is_done {
+            // Where another gateway was faster, this one forgets the session when the store tells of it.
+            if is_done && truth.users[user].ended_by.is_none_or(|ender| ender == self.node) {
                 truth.note_logged_out(self.node, user);
             }
             if is_done && alive.contains(&user) && truth.users[user].is_alive(self.world.now()) {

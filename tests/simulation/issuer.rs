@@ -50,7 +50,7 @@ enum Turn {
 impl Grants for NodeGrants {
     async fn refresh(&self, tokens: &Tokens, _: &Identity) -> Result<Tokens, RefreshError> {
         let issued = self.redeem(tokens, None).await?;
-        Ok(Tokens { route_tokens: tokens.not_exchanged(), ..issued })
+        Ok(Tokens { route_tokens: tokens.not_exchanged(issued.dpop_key.as_ref()), ..issued })
     }
 
     async fn obtain(

@@ -10,8 +10,9 @@ use crate::config::authorization::{Resource, other_grant, password_grant};
 use crate::config::decode::{Keys, List, Never, Optional, Record, Required};
 use crate::config::parameters::{EndSessionParameters, Parameters};
 use crate::config::reading::Reported;
-use crate::config::scalar::{CookieName, DurationOrZero, IdTokenAlgorithm, Scope, Text};
+use crate::config::scalar::{CookieName, DurationOrZero, Scope, Text};
 use crate::config::web::Prefix;
+use crate::config::words::IdTokenAlgorithm;
 use crate::config::{Claims, Issuer, Origin, PushedAuthorizationRequests, ResponseMode, SameSite};
 
 pub(in crate::config) struct App {
@@ -197,8 +198,7 @@ impl Record for Oidc {
 
 impl Record for Introspection {
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        let about =
-            "How old the issuer's word on an access token may be; a request past it waits for a new one.";
+        let about = "How old the issuer's word on an access token may be, 30s at least; a request past it waits for a new one.";
         Ok(Self { interval: keys.or("interval", "30s", about) })
     }
 }

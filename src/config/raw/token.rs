@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::config::authorization::password_grant;
 use crate::config::decode::{
     At, Choice, Decode, Form, Keys, List, Optional, Record, Required, scalar, wrong_type,
 };
@@ -62,6 +63,7 @@ impl Decode for Token {
             "access_token" => Ok(Self::AccessToken),
             "client_credentials" => Ok(Self::ClientCredentials(None)),
             "none" => Ok(Self::None),
+            "password" => Err(password_grant(node)),
             _ => Err(InvalidValue::new("an unknown value", remedy)),
         })
     }

@@ -1,5 +1,7 @@
 //! Apps: their origins, issuers and cookies.
 
+use std::time::Duration;
+
 use crate::config::authorization::Resource;
 use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::app as raw;
@@ -9,6 +11,9 @@ use crate::config::validate::token::Tokens;
 use crate::config::validate::upstream::rate_limits;
 use crate::config::validate::{SessionTimes, client_auth, distinct, issuers, route, signals, texts, times};
 use crate::config::{App, Authorization, Oidc, Origin, RateLimitKey, Session};
+
+/// Of introspections: as long as a replaced token is not replaced again.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
 
 /// All apps; no two answer to the same host.
 pub(super) fn apps(
@@ -132,9 +137,18 @@ pub(super) fn oidc(oidc: raw::Oidc, reading: &mut Reading<'_>) -> Result<Oidc, R
         timeout: oidc.timeout?.value,
         userinfo: oidc.userinfo?.value,
         dpop_bound_access_tokens: oidc.dpop_bound_access_tokens?.value,
-        introspection: oidc.introspection?.map(|at| at.value.interval).transpose()?.map(|at| at.value),
+        introspection: oidc.introspection?.map(|at| introspection(at.value, reading)).transpose()?,
         device_authorization: oidc.device_authorization?.value,
     })
+}
+
+/// A token found dead sooner could not be replaced.
+fn introspection(introspection: raw::Introspection, reading: &mut Reading<'_>) -> Result<Duration, Reported> {
+    let At { value, place, .. } = introspection.interval?;
+    if value < SHORTEST_INTERVAL {
+        return Err(reading.fault(&place, "too short for an interval", "`30s` or more"));
+    }
+    Ok(value)
 }
 
 /// Each once: issuers refuse a resource that is named twice.

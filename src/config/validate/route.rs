@@ -6,6 +6,7 @@ use http::Method;
 
 use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::route as raw;
+use crate::config::raw::token::Token as RawToken;
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{Scope, Text};
 use crate::config::validate::token::{Tokens, required_claims};
@@ -74,7 +75,8 @@ fn route(
         if is_files {
             return Ok(false);
         }
-        self::dpop(&dpop, sends_token, tokens.binds_to_key, path_place.as_ref(), reading)
+        let sent = route.token.as_ref().ok().filter(|_| sends_token).map(|token| &token.value);
+        self::dpop(&dpop, sent, tokens, path_place.as_ref(), reading)
     });
     let target = route.target.and_then(|target| self::target(target, &path, reading));
     if sends_token
@@ -185,22 +187,28 @@ fn required_scopes(
 /// A proof goes with a token that is bound to its key and with nothing else, and such a token should have one.
 fn dpop(
     dpop: &At<bool>,
-    sends_token: bool,
-    binds_to_key: Result<bool, Reported>,
+    sent: Option<&RawToken>,
+    tokens: &Tokens,
     path: Option<&Place>,
     reading: &mut Reading<'_>,
 ) -> Result<bool, Reported> {
-    if dpop.value && !sends_token {
+    if dpop.value && sent.is_none() {
         let problem = "a proof of possession on a route that sends no access token";
         let remedy = "`auth: required` and a `token` beside it, or the route without it";
         return Err(reading.fault(&dpop.place, problem, remedy));
     }
-    match (dpop.value, binds_to_key, path) {
+    match (dpop.value, tokens.binds_to_key, path) {
         (true, Ok(false), _) => {
             let problem = "a proof of possession for tokens that are bound to no key";
             Err(reading.fault(&dpop.place, problem, "`dpop_bound_access_tokens: true` in `oidc`"))
         }
-        (false, Ok(true), Some(path)) if sends_token => {
+        (true, Ok(true), _) if sent.is_some_and(|token| !tokens.always_binds_to_key(token)) => {
+            let problem =
+                "an issuer here binds its tokens to no key, and this upstream gets them as bearer tokens";
+            reading.warn(&dpop.place, problem, "`dpop_bound_access_tokens: true` at each issuer");
+            Ok(true)
+        }
+        (false, Ok(true), Some(path)) if sent.is_some() => {
             let problem = "tokens that are bound to a key go to this upstream without a proof, and it should refuse them";
             reading.warn(path, problem, "`dpop: true`, or `token: none`");
             Ok(false)

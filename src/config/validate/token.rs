@@ -15,6 +15,9 @@ pub(super) struct Tokens {
     is_public: bool,
     /// Whether an issuer gives tokens that are bound to a key.
     pub(super) binds_to_key: Result<bool, Reported>,
+    /// Whether each issuer does, and whether the first one does.
+    each_binds_to_key: bool,
+    first_binds_to_key: bool,
     /// Whether an issuer gives tokens that are bound to the client's certificate.
     pub(super) binds_to_certificate: Result<bool, Reported>,
     /// Those of the session's that other routes have.
@@ -29,8 +32,18 @@ impl Tokens {
         Self {
             is_public: first.is_some_and(|oidc| matches!(oidc.client_auth, ClientAuth::None)),
             binds_to_key: any(|oidc| oidc.dpop_bound_access_tokens),
+            each_binds_to_key: issuers.is_ok_and(|all| all.iter().all(|oidc| oidc.dpop_bound_access_tokens)),
+            first_binds_to_key: first.is_some_and(|oidc| oidc.dpop_bound_access_tokens),
             binds_to_certificate: any(|oidc| oidc.tls_client_certificate_bound_access_tokens),
             of_session: Vec::new(),
+        }
+    }
+
+    /// Whether this one is bound to a key, whichever issuer a session has.
+    pub(super) fn always_binds_to_key(&self, token: &raw::Token) -> bool {
+        match token {
+            raw::Token::ClientCredentials(_) => self.first_binds_to_key,
+            _ => self.each_binds_to_key,
         }
     }
 

@@ -303,5 +303,6 @@ fn introspection_and_logins_on_another_device_are_off_unless_asked_for() {
     let written = |keys: &str| format!("client_id: shop\n      {keys}");
     refused("client_id: shop", &written("introspection: «true"), "true", "not a map");
     refused("client_id: shop", &written("introspection: {interval: «0s}"), "0s", "duration");
+    refused("client_id: shop", &written("introspection: {interval: «29s}"), "29s", "too short");
     refused("client_id: shop", &written("device_authorization: «{}"), "{…}", "a map stands here");
 }

@@ -1,6 +1,6 @@
 //! Several issuers of one app.
 
-use super::{BASE, config, refused_in, with};
+use super::{BASE, accepted, config, refused_in, with};
 
 /// The base with these issuers, each line of which is a map in braces.
 fn issuers(list: &str) -> String {
@@ -90,4 +90,23 @@ fn each_issuer_of_a_list_is_held_to_what_an_issuer_must_have() {
         "    oidc: «[]\n",
     );
     refused_in(&empty, "[…]", "an empty list");
+}
+
+#[test]
+fn a_proof_of_possession_is_warned_of_where_an_issuer_binds_no_token() {
+    let warnings = |staff: bool, partners: bool, token: &str| {
+        let text = issuers(&format!(
+            "name: staff, issuer: 'https://a.example.com', client_id: a, client_auth: {{client_secret_basic: {{env: SECRET}}}}, dpop_bound_access_tokens: {staff}\n\
+             name: partners, issuer: 'https://b.example.com', client_id: b, client_auth: none, dpop_bound_access_tokens: {partners}"
+        ));
+        let (before, _) = text.split_once("    routes:").unwrap();
+        let route =
+            format!("{{path: /api, upstream: 'https://api.example.com', dpop: true, token: {token}}}");
+        let warnings = accepted(&format!("{before}    routes:\n      - {route}\n")).warnings;
+        warnings.iter().filter(|warning| warning.problem.contains("binds its tokens to no key")).count()
+    };
+    assert_eq!(warnings(true, true, "access_token"), 0);
+    assert_eq!((warnings(true, false, "access_token"), warnings(false, true, "access_token")), (1, 1));
+    assert_eq!(warnings(true, false, "client_credentials"), 0);
+    assert_eq!(warnings(false, true, "client_credentials"), 1);
 }

@@ -236,6 +236,12 @@ fn a_token_is_a_word_or_what_is_asked_of_the_issuer() {
 fn a_token_that_cannot_be_asked_for_is_refused() {
     refused_in(&upstream("token: «[]"), "[…]", "a list stands here");
     refused_in(&upstream("token: {«refresh: {}}"), "refresh", "unknown key");
+    // A password is the user's and the issuer's alone.
+    refused_in(&upstream("token: «password"), "password", "RFC 9700 §2.4");
+    refused_in(&upstream("token: {«password: {username: a}}"), "password", "unknown key");
+    for word in ["bearer", "refresh_token", "Access_Token", "true", "1"] {
+        refused_in(&upstream(&format!("token: «{word}")), word, "unknown value");
+    }
     refused_in(
         &upstream("token: {access_token: «{}}"),
         "apps[0].routes[0].token.access_token.resource",

@@ -72,6 +72,11 @@ async fn oidcc_client_test_userinfo_signed() {
     suite.issuer().fail(Endpoint::Userinfo, Fault::text(200, "application/jwt;charset=UTF-8", &signed));
     let told = suite.accepts().await.fetch("/bff/session").await.json();
     assert_eq!(told["user"]["given_name"], "Demo");
+
+    let suite = Suite::open().await;
+    let foreign = suite.issuer().userinfo_token(|draft| draft.signature = Signature::Foreign);
+    suite.issuer().fail(Endpoint::Userinfo, Fault::text(200, "application/jwt;charset=UTF-8", &foreign));
+    suite.refuses_after_userinfo().await;
 }
 
 /// The gateway neither reads the claims of others nor fetches them: the login succeeds without.

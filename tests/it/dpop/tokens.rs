@@ -191,6 +191,27 @@ async fn a_session_of_before_gets_its_key_at_the_next_refresh_and_is_not_logged_
 }
 
 #[tokio::test]
+async fn a_session_of_before_goes_on_with_bearer_tokens_where_the_issuer_knows_no_keys() {
+    let redis = Redis::start().await;
+    let shop = Shop::open_with(|_, setup| setup.store_in(&redis)).await;
+    let mut browser = shop.user().await;
+    let record = Record::of(&redis, &browser).await;
+    let mut setup = shop.setup;
+    bind(&mut setup);
+    let bound = setup.start().await;
+    browser.switch_to(bound.address);
+    shop.issuer.behave(|behaviour| behaviour.dpop.ignored = true);
+    for round in 1..4 {
+        shop.clock.advance(Duration::from_secs(301));
+        assert_eq!(call(&mut browser).await.status, 200);
+        assert_eq!(shop.issuer.token_requests("refresh_token"), round);
+        assert_eq!(shop.issuer.living_refresh_tokens().len(), 1, "none was used twice");
+        assert!(shop.upstream.last().headers.get("dpop").is_none(), "nothing was bound");
+        assert_eq!(record.read().await.get("dpop_key"), None);
+    }
+}
+
+#[tokio::test]
 async fn rfc9449_tokens_are_of_no_use_with_another_key() {
     let redis = Redis::start().await;
     let shop = shop_before(Upstream::start().await, |_, setup| setup.store_in(&redis)).await;

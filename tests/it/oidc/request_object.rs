@@ -118,6 +118,25 @@ async fn rfc9101_no_parameter_takes_the_place_of_a_claim() {
 }
 
 #[tokio::test]
+async fn the_key_that_signs_requests_is_replaced_while_it_is_used_and_a_wrong_one_is_not_taken() {
+    let (parties, folder) = signing(P256, |_| {}).await;
+    let (path, next) = (folder.path().join("key"), private_key(RSA));
+    let reload = || parties.client.reloads().for_each(|reload| reload.run());
+    let algorithm = async || parts(&asked(&parties).await).0["alg"].clone();
+    for wrong in ["nothing", &next[..next.len() / 2], ""] {
+        fs::write(&path, wrong).unwrap();
+        reload();
+        assert_eq!(algorithm().await, "ES256", "{wrong}");
+    }
+    fs::write(&path, &next).unwrap();
+    assert_eq!(algorithm().await, "ES256", "not yet");
+    reload();
+    assert_eq!(algorithm().await, "RS256");
+    parties.issuer.behave(|behaviour| behaviour.request_key = Some(public_jwk(&next)));
+    parties.log_in().await.unwrap();
+}
+
+#[tokio::test]
 async fn check_offer_finds_an_issuer_that_takes_no_request_objects() {
     let (parties, _folder) = signing(P256, |_| {}).await;
     parties.client.check_offer().await.unwrap();
