@@ -77,7 +77,9 @@ pub(super) struct Keys<'a, 'b> {
     entries: &'a [(Place, Node)],
     position: Position,
     reading: &'a mut Reading<'b>,
-    known: Vec<&'a str>,
+    known: Vec<&'static str>,
+    /// The key that stands where one of a few was asked for: reported then, and not once more at the end.
+    misspelt: Option<&'a str>,
     later: Option<Reported>,
     /// Filled where a schema is wanted.
     description: Option<&'a mut Description>,
@@ -200,7 +202,7 @@ impl Keys<'_, '_> {
         let is_misspelt =
             |(key, _): &&(Place, Node)| is_all_there_can_be || nearest(&key.text, names).is_some();
         if let Some((key, _)) = self.entries.iter().find(is_misspelt) {
-            self.known.push(&key.text);
+            self.misspelt = Some(&key.text);
             return report_unknown(key, names, self.reading);
         }
         let place = Place { position: self.position, text: self.reading.path().to_owned() };
@@ -232,7 +234,8 @@ impl Keys<'_, '_> {
             let name = key.text.as_str();
             if let Some((_, why)) = T::NEVER.iter().find(|(never, _)| *never == name) {
                 self.reading.refuse(key, why(node));
-            } else if !self.known.contains(&name) && !T::LATER.contains(&name) {
+            } else if !self.known.contains(&name) && !T::LATER.contains(&name) && self.misspelt != Some(name)
+            {
                 report_unknown(key, &self.known, self.reading);
             }
         }
@@ -245,7 +248,15 @@ impl<T: Record> Decode for T {
             return Err(wrong_type(node, "a map of keys and values", &T::shown(node), reading));
         };
         let position = node.position;
-        let mut keys = Keys { entries, position, reading, known: Vec::new(), later: None, description: None };
+        let mut keys = Keys {
+            entries,
+            position,
+            reading,
+            known: Vec::new(),
+            misspelt: None,
+            later: None,
+            description: None,
+        };
         keys.report_later(T::LATER);
         let record = T::read(&mut keys);
         keys.report_unknown::<T>();
@@ -261,6 +272,7 @@ impl<T: Record> Decode for T {
             position: Position { line: 1, column: 1 },
             reading: &mut reading,
             known: Vec::new(),
+            misspelt: None,
             later: None,
             description: Some(&mut description),
         });

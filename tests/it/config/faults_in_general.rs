@@ -58,6 +58,10 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         let fault = found.iter().find(|fault| fault.problem == "unknown key").unwrap();
         assert_eq!((fault.text.as_str(), fault.remedy.as_str()), (key, nearest));
     }
+    // What is misspelt once is not what the next could have been.
+    let found = faults(&with("{memory: {}}", "{\"red\\tis\": {}, e: 1}"));
+    let shown: Vec<_> = found.iter().map(|fault| (fault.text.as_str(), fault.remedy.as_str())).collect();
+    assert_eq!(shown, [("red\tis", "`redis`"), ("e", "one of `memory`, `file`, `redis`")]);
     refused("  listen:", "  «colour: red\n  listen:", "colour", "unknown key");
     refused("{memory: {}}", "{memory: {«size: 1}}", "size", "unknown key");
     refused("sessions:", "«telemetri: {}\nsessions:", "telemetri", "unknown key");
