@@ -38,6 +38,7 @@ mod state;
 
 pub use client_token::{ClientToken, ClientTokens};
 
+use backoff::Denied;
 use flight::Flight;
 use state::{Key, State, TooEarly};
 
@@ -175,7 +176,12 @@ impl Refresher {
     ) -> Result<Arc<Session>, Failure> {
         let both = async {
             let session = self.freshen(ticket, session).await?;
-            self.freshen_token(ticket, session, Some(wanted)).await
+            match self.freshen_token(ticket, Arc::clone(&session), Some(wanted)).await {
+                Err(Failure::Refused) if self.0.refusal(ticket, Some(wanted)) == Some(Denied::Subject) => {
+                    self.exchange_another(ticket, &session, wanted).await
+                }
+                freshened => freshened,
+            }
         };
         let both = tokio::time::timeout(REQUEST_WAIT, both).await;
         both.unwrap_or_else(|_| Err(self.0.issuer_failure(ticket, Some(wanted))))
@@ -210,6 +216,25 @@ impl Refresher {
                 Ok(renewed)
             }
         }
+    }
+
+    /// An issuer that has killed the access token before its time does not exchange it: it is replaced, no more often
+    /// than one that an upstream refuses.
+    async fn exchange_another(
+        &self,
+        ticket: &Ticket,
+        refused: &Session,
+        wanted: &Arc<RouteToken>,
+    ) -> Result<Arc<Session>, Failure> {
+        let renewed = match self.replace_refused(ticket, refused, None).await {
+            Some(Ok(renewed)) => renewed,
+            Some(Err(failure @ (Failure::Ended | Failure::Gone))) => return Err(failure),
+            Some(Err(_)) | None => return Err(Failure::Refused),
+        };
+        self.0.state().backoff.clear(&Key::new(self.0.sessions.record_key(ticket), Some(wanted)));
+        let exchanged = self.freshen_token(ticket, renewed, Some(wanted)).await?;
+        self.note_accepted(ticket, None);
+        Ok(exchanged)
     }
 
     /// A session with a token other than that of `refused`, which an upstream has refused; `None` where
@@ -299,7 +324,7 @@ impl Shared {
     ) -> Result<Arc<Session>, Failure> {
         let flight = match flight {
             Ok(flight) => flight,
-            Err(_) if self.was_refused(ticket, wanted) => return Err(Failure::Refused),
+            Err(_) if self.refusal(ticket, wanted).is_some() => return Err(Failure::Refused),
             Err(TooEarly { retry_after }) => return Err(Failure::Issuer { retry_after }),
         };
         let landing = async {
@@ -343,9 +368,9 @@ impl Shared {
         Failure::Issuer { retry_after: wait.unwrap_or(RETRY_AFTER) }
     }
 
-    fn was_refused(&self, ticket: &Ticket, wanted: Option<&Arc<RouteToken>>) -> bool {
+    fn refusal(&self, ticket: &Ticket, wanted: Option<&Arc<RouteToken>>) -> Option<Denied> {
         let key = Key::new(self.sessions.record_key(ticket), wanted);
-        self.state().backoff.was_refused(&key, self.clock.now())
+        self.state().backoff.refusal(&key, self.clock.now())
     }
 
     /// Whether a session has a token that may do what that of `refused` did not.

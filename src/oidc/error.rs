@@ -87,6 +87,12 @@ pub enum RefreshError {
         /// The `error` of RFC 6749 §5.2, or the status.
         error: String,
     },
+    /// The token that was to be exchanged is dead, or nothing to the issuer (RFC 8693 §2.2.2).
+    #[error("the issuer refused the token that was to be exchanged: {error}")]
+    InvalidSubject {
+        /// The `error` of RFC 6749 §5.2.
+        error: String,
+    },
     /// The issuer of this session is none that the app has any more; nobody was asked.
     #[error("the issuer of this session is not configured any more")]
     UnknownIssuer,

@@ -43,7 +43,8 @@ impl Client {
             ("requested_token_type", ACCESS_TOKEN),
         ];
         parameters.extend(named(target, &scope));
-        let answer = self.request_tokens(&metadata, &parameters, tokens.dpop_key.as_deref()).await?;
+        let answer = self.request_tokens(&metadata, &parameters, tokens.dpop_key.as_deref()).await;
+        let answer = answer.map_err(|error| about_the_subject(error.into()))?;
         if answer.issued_token_type.as_deref() != Some(ACCESS_TOKEN) {
             return Err(RefreshError::Ambiguous(CallFault::from(TokenFault::IssuedTokenType).into()));
         }
@@ -62,6 +63,17 @@ impl Client {
         parameters.extend(named(target, &scope));
         let answer = self.request_tokens(&metadata, &parameters, self.key().map(Arc::as_ref)).await?;
         Ok(answer.into_access_token(self.clock.now(), &target.scopes))
+    }
+}
+
+/// RFC 8693 §2.2.2 has `invalid_request` for a subject token that is not good; issuers also say these.
+fn about_the_subject(error: RefreshError) -> RefreshError {
+    match error {
+        RefreshError::InvalidGrant => RefreshError::InvalidSubject { error: "invalid_grant".to_owned() },
+        RefreshError::Refused { error } if matches!(error.as_str(), "invalid_request" | "invalid_token") => {
+            RefreshError::InvalidSubject { error }
+        }
+        other => other,
     }
 }
 

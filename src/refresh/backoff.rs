@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{BETWEEN_FORCED, Key};
 use crate::clock::Timestamp;
+use crate::oidc::RefreshError;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
@@ -27,7 +28,31 @@ struct Failures {
     /// Until then only a token that was refused is replaced.
     spared_until: Timestamp,
     /// The issuer has had its say, and it was no.
-    is_refusal: bool,
+    refusal: Option<Denied>,
+}
+
+/// What the issuer has refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// The token that was asked for.
+    Wanted,
+    /// The access token that was to be exchanged for it: with another it may go well.
+    Subject,
+}
+
+impl Denied {
+    const fn by(error: &RefreshError) -> Self {
+        match error {
+            RefreshError::InvalidSubject { .. } => Self::Subject,
+            RefreshError::InvalidGrant
+            | RefreshError::NotSent(_)
+            | RefreshError::Ambiguous(_)
+            | RefreshError::NonceRequired
+            | RefreshError::Refused { .. }
+            | RefreshError::UnknownIssuer
+            | RefreshError::WrongIdentity(_) => Self::Wanted,
+        }
+    }
 }
 
 impl Backoff {
@@ -43,11 +68,11 @@ impl Backoff {
     /// from 0 to 1, keeps sessions that failed together from coming back together.
     pub(super) fn note_failure(&mut self, key: &Key, now: Timestamp, at_least: Duration, jitter: f64) {
         self.sweep(now);
-        let first = Failures { count: 0, next_attempt: now, spared_until: now, is_refusal: false };
+        let first = Failures { count: 0, next_attempt: now, spared_until: now, refusal: None };
         let failures = self.failures.entry(key.clone()).or_insert(first);
         let exponential = FIRST.saturating_mul(1 << failures.count.min(5)).min(LONGEST);
         failures.count += 1;
-        failures.is_refusal = false;
+        failures.refusal = None;
         failures.next_attempt = now + exponential.mul_f64(0.5 + jitter / 2.0).max(at_least);
     }
 
@@ -59,16 +84,16 @@ impl Backoff {
     }
 
     /// The failure just noted was the issuer's word.
-    pub(super) fn note_refusal(&mut self, key: &Key) {
+    pub(super) fn note_refusal(&mut self, key: &Key, error: &RefreshError) {
         if let Some(failures) = self.failures.get_mut(key) {
-            failures.is_refusal = true;
+            failures.refusal = Some(Denied::by(error));
         }
     }
 
-    /// Whether the last failure was the issuer's word, and it is too early to ask again. Later it says nothing of why
-    /// there is no token: the issuer may be away by then.
-    pub(super) fn was_refused(&self, key: &Key, now: Timestamp) -> bool {
-        self.failures.get(key).is_some_and(|failures| failures.is_refusal && now < failures.not_before())
+    /// What was refused, where the last failure was the issuer's word and it is too early to ask again. Later it says
+    /// nothing of why there is no token: the issuer may be away by then.
+    pub(super) fn refusal(&self, key: &Key, now: Timestamp) -> Option<Denied> {
+        self.failures.get(key).filter(|failures| now < failures.not_before())?.refusal
     }
 
     /// Forgets the failures of a session that was refreshed, or has ended.
@@ -178,12 +203,13 @@ mod tests {
     fn a_refusal_is_remembered_for_as_long_as_its_back_off_or_until_something_else_comes() {
         let mut backoff = Backoff::default();
         backoff.note_failure(&key(), NOW, Duration::ZERO, 1.0);
-        assert!(!backoff.was_refused(&key(), NOW));
-        backoff.note_refusal(&key());
-        assert!(backoff.was_refused(&key(), NOW) && !backoff.was_refused(&named("b"), NOW));
-        assert!(!backoff.was_refused(&key(), NOW + FIRST), "an outage that comes later is one");
+        assert_eq!(backoff.refusal(&key(), NOW), None);
+        backoff.note_refusal(&key(), &RefreshError::InvalidGrant);
+        assert_eq!(backoff.refusal(&key(), NOW), Some(Denied::Wanted));
+        assert_eq!(backoff.refusal(&named("b"), NOW), None);
+        assert_eq!(backoff.refusal(&key(), NOW + FIRST), None, "an outage that comes later is one");
         backoff.note_failure(&key(), NOW, Duration::ZERO, 1.0);
-        assert!(!backoff.was_refused(&key(), NOW));
+        assert_eq!(backoff.refusal(&key(), NOW), None);
     }
 
     #[test]

@@ -142,6 +142,7 @@ impl ClientToken {
             }
             RefreshError::InvalidGrant
             | RefreshError::Refused { .. }
+            | RefreshError::InvalidSubject { .. }
             | RefreshError::NonceRequired
             | RefreshError::UnknownIssuer
             | RefreshError::WrongIdentity(_) => {

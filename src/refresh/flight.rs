@@ -263,6 +263,7 @@ impl Flight {
             // Some issuers say `invalid_grant` of a resource. Whether the refresh token is dead the next refresh tells.
             RefreshError::InvalidGrant
             | RefreshError::Refused { .. }
+            | RefreshError::InvalidSubject { .. }
             | RefreshError::NonceRequired
             | RefreshError::UnknownIssuer
                 if self.wanted.is_some() =>
@@ -270,7 +271,7 @@ impl Flight {
                 tracing::error!(event = "route_token.refused", error = %chain(error), "requests that need it are refused");
                 self.shared.state().breaker(&self.issuer).note_answer();
                 self.back_off(Duration::ZERO);
-                self.shared.state().backoff.note_refusal(&self.key);
+                self.shared.state().backoff.note_refusal(&self.key, error);
                 Outcome::Refused
             }
             RefreshError::InvalidGrant => {
@@ -284,7 +285,9 @@ impl Flight {
                 outcome
             }
             RefreshError::UnknownIssuer => self.wind_up(session, error).await,
-            RefreshError::Refused { .. } | RefreshError::NonceRequired => {
+            RefreshError::Refused { .. }
+            | RefreshError::InvalidSubject { .. }
+            | RefreshError::NonceRequired => {
                 tracing::error!(event = "refresh.refused", error = %chain(error), "sessions are kept");
                 self.shared.state().breaker(&self.issuer).note_answer();
                 self.back_off(Duration::ZERO)

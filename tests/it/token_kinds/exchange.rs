@@ -167,15 +167,54 @@ async fn an_exchange_and_a_refresh_at_once_lose_nothing() {
     }
 }
 
+/// The subject token may be dead before its time: then another is fetched, and exchanged; once in a while.
+#[tokio::test]
+async fn an_access_token_that_the_issuer_has_killed_is_replaced_and_the_new_one_exchanged() {
+    let mut world = World::start().await;
+    for refreshes in 1..4 {
+        let own = world.token("/api").await;
+        world.issuer().kill(&own);
+        world.issuer().behave(|behaviour| behaviour.route_expires_in = Some(json!(60)));
+        world.advance(60);
+        let answers = world.calls(&["/exchanged"], 20).join_all().await;
+        assert!(answers.iter().all(|answer| answer.status == 200));
+        assert_eq!(world.refreshes(), refreshes);
+        let another = world.token("/api").await;
+        assert_ne!(another, own);
+        assert_eq!(world.asked().field("subject_token"), Some(another.as_str()));
+    }
+    assert_eq!(world.exchanges(), 6);
+}
+
+#[tokio::test]
+async fn an_access_token_that_cannot_be_replaced_is_403_and_one_of_an_ended_login_ends_the_session() {
+    let mut world = World::start().await;
+    let own = world.token("/api").await;
+    world.issuer().kill(&own);
+    world.issuer().fail(Endpoint::Token, Fault::error(400, "invalid_request"));
+    assert_forbidden(&world.browser.fetch("/exchanged").await);
+    world.issuer().heal(Endpoint::Token);
+    world.issuer().end_login_of(&own);
+    world.advance(31);
+    assert_eq!(world.browser.fetch("/exchanged").await.problem(), "session-ended");
+}
+
 #[tokio::test]
 async fn a_refused_exchange_is_403_without_a_storm_and_all_else_goes_on() {
-    for error in ["invalid_target", "invalid_request", "invalid_grant", "access_denied"] {
+    for (error, is_of_subject) in [
+        ("invalid_target", false),
+        ("access_denied", false),
+        ("invalid_request", true),
+        ("invalid_token", true),
+        ("invalid_grant", true),
+    ] {
         let mut world = World::start().await;
         world.issuer().behave(|behaviour| behaviour.refuses_targets = Some(error));
         for _ in 0..20 {
             assert_forbidden(&world.browser.fetch("/exchanged").await);
         }
-        assert_eq!(world.exchanges(), 1, "{error}");
+        let tries = 1 + usize::from(is_of_subject);
+        assert_eq!((world.exchanges(), world.refreshes()), (tries, tries - 1), "{error}");
         world.token("/api").await;
         world.issuer().behave(|behaviour| behaviour.refuses_targets = None);
         world.advance(2);
