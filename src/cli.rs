@@ -4,21 +4,25 @@ use std::io::Write;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Parser, Subcommand};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Loaded};
 use crate::random::Random;
-use crate::server::Server;
 use crate::server::workers::{self, Workers};
+use crate::server::{HandedOver, Server};
 use crate::telemetry::{self, chain};
 
 mod connect;
+mod service;
 
 use connect::Finding;
 
@@ -73,7 +77,9 @@ pub fn run() -> ExitCode {
         }
     };
     match command {
-        Command::Serve(configuration) => with_configuration(&configuration, serve),
+        Command::Serve(configuration) => {
+            with_configuration(&configuration, |loaded| serve(loaded, configuration.file.clone()))
+        }
         Command::Check { configuration, connect } => with_configuration(&configuration, |loaded| {
             let good = say(&format!("{}: good", configuration.file.display()));
             if connect { try_to_connect(&loaded.config) } else { good }
@@ -87,8 +93,6 @@ fn with_configuration(
     configuration: &ConfigurationFile,
     action: impl FnOnce(Loaded) -> ExitCode,
 ) -> ExitCode {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    let environment = |name: &str| std::env::var(name).ok();
     match config::load(&configuration.file, &environment) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
@@ -101,6 +105,11 @@ fn with_configuration(
             ExitCode::from(CONFIGURATION_IS_WRONG)
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn try_to_connect(config: &Config) -> ExitCode {
@@ -116,10 +125,15 @@ fn try_to_connect(config: &Config) -> ExitCode {
             complain(&finding.to_string());
         }
     }
-    if findings.iter().all(Finding::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if findings.iter().any(Finding::is_fault) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn serve(loaded: Loaded) -> ExitCode {
+fn serve(loaded: Loaded, file: PathBuf) -> ExitCode {
+    // Before there is any other thread: the environment is changed.
+    let sockets = match service::sockets(&environment) {
+        Ok(sockets) => sockets,
+        Err(error) => return fail(&error),
+    };
     let _logs = telemetry::start(&loaded.config.telemetry);
     forbid_core_dumps();
     raise_file_limit();
@@ -130,36 +144,76 @@ fn serve(loaded: Loaded) -> ExitCode {
         Ok(started) => started,
         Err(error) => return fail(&error),
     };
-    let code = runtime.block_on(async {
-        let stop = match stop_signal() {
-            Ok(stop) => stop,
-            Err(error) => return fail(&error),
-        };
-        let server = match Server::bind(loaded.config).await {
-            Ok(server) => server,
-            Err(error) => return fail(&error),
-        };
-        if let Ok(address) = server.address() {
-            let admin = server.admin_address().and_then(Result::ok).map(tracing::field::display);
-            tracing::info!(event = "server.listening", %address, admin);
-        }
-        server.run_on(&workers, stop).await;
-        ExitCode::SUCCESS
-    });
+    let code = runtime.block_on(run_gateway(loaded.config, file, sockets, &workers));
     drop(workers);
+    // A file that is being read must not hold up the end.
+    runtime.shutdown_background();
     code
 }
 
-/// Done when the process is asked to stop.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// Runs the gateway until it has stopped, or is not to be waited for any longer.
+async fn run_gateway(config: Config, file: PathBuf, sockets: HandedOver, workers: &Workers) -> ExitCode {
+    let signals = StopSignals::new().and_then(|signals| Ok((signals, reload_signal()?)));
+    let (mut signals, asked) = match signals {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error),
+    };
+    let server = match Server::bind_to(sockets, config).await {
+        Ok(server) => server.reload_from(move || config::load(&file, &environment), asked),
+        Err(error) => return fail(&error),
+    };
+    if let Ok(address) = server.address() {
+        let admin = server.admin_address().and_then(Result::ok).map(tracing::field::display);
+        tracing::info!(event = "server.listening", %address, admin);
+    }
+    let grace = server.shutdown_grace();
+    service::tell_ready();
+    let stop = CancellationToken::new();
+    let cut_off = async {
+        signals.next().await;
+        service::tell_stopping(grace());
+        stop.cancel();
+        signals.next().await;
+    };
+    tokio::select! {
+        () = server.run_on(workers, stop.cancelled()) => ExitCode::SUCCESS,
+        () = cut_off => {
+            tracing::warn!(event = "server.cut_off", "a second signal came; what was under way is cut off");
+            ExitCode::FAILURE
         }
-    })
+    }
+}
+
+/// What asks the process to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Notified each time the process is asked to read its configuration again.
+fn reload_signal() -> std::io::Result<Arc<Notify>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let asked = Arc::new(Notify::new());
+    let notified = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            notified.notify_one();
+        }
+    });
+    Ok(asked)
 }
 
 /// A core dump would hold every key and token of the process (R64).

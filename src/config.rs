@@ -32,6 +32,7 @@ mod diagnostic;
 mod document;
 mod identity;
 mod jwk;
+mod otlp;
 mod parameters;
 mod raw;
 mod reading;
@@ -53,6 +54,7 @@ pub use authorities::CertificateAuthorities;
 pub use authorization::{Authorization, Claims, PushedAuthorizationRequests, ResponseMode};
 pub use diagnostic::{Diagnostic, Faults, InvalidValue, Position};
 pub use identity::{Identity, IdentityFile, InvalidIdentity};
+pub use otlp::{Otlp, OtlpProtocol};
 pub use signing_key::{InvalidSigningKey, PrivateKey, SigningAlgorithm, SigningKey};
 pub use token::{MOST_ROUTE_TOKENS, RequiredClaim, RouteGrant, RouteToken, Token, TokenTarget};
 pub use upstream::{Address, Health, Protocol, RateLimit, RateLimitKey, Upstream, UpstreamTls};
@@ -126,7 +128,7 @@ pub fn schema() -> Value {
 }
 
 /// Everything the gateway is told.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The public listener.
     pub server: Server,
@@ -142,10 +144,27 @@ pub struct Config {
     pub apps: Vec<App>,
     /// Logs.
     pub telemetry: Telemetry,
+    /// All of it for people to read.
+    pub settings: Vec<Setting>,
+}
+
+/// A key of the file, or what stands for one that it leaves out; in the order in which they are read, each before
+/// what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// How many others it is in.
+    pub depth: usize,
+    /// The key; `[0]` and so on in a list.
+    pub name: String,
+    /// With the environment put in; absent where it consists of others. A secret is told by where it is, `file` or
+    /// `env`, and by nothing else.
+    pub value: Option<String>,
+    /// Whether the file leaves it out.
+    pub is_default: bool,
 }
 
 /// The public listener.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -166,7 +185,7 @@ pub struct Server {
 }
 
 /// What a client may use up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open connections in all.
     pub connections: usize,
@@ -191,18 +210,18 @@ pub struct Limits {
 }
 
 /// The operators' listener.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Where to listen.
     pub listen: SocketAddr,
 }
 
-/// A 256-bit key that seals cookies.
+/// A 256-bit key: one that seals cookies, or the one that names users in the audit trail.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionKey(Zeroizing<[u8; 32]>);
 
 /// Where sessions are kept.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
     /// In this process; they are gone when it stops.
     Memory,
@@ -216,7 +235,7 @@ pub enum Store {
 }
 
 /// Redis, and the way to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redis {
     /// Where it is.
     pub servers: RedisServers,
@@ -233,7 +252,7 @@ pub struct Redis {
 }
 
 /// Redis servers: `redis` or `rediss` and one of the two alone, host and port, without user information.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisServers {
     /// One server, and the number of its database.
     Single(Url),
@@ -248,8 +267,8 @@ pub enum RedisServers {
     },
 }
 
-/// Logs.
-#[derive(Debug)]
+/// Logs, metrics and traces.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Telemetry {
     /// How a line looks.
     pub log_format: LogFormat,
@@ -257,6 +276,19 @@ pub struct Telemetry {
     pub log_level: String,
     /// Whether each answer is noted, in a line on standard output.
     pub access_log: bool,
+    /// Where spans and metrics are handed over, where they are.
+    pub otlp: Option<Otlp>,
+    /// The audit trail, where one is wanted.
+    pub audit: Option<Audit>,
+}
+
+/// The audit trail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Names users and sessions in it; seals nothing.
+    pub key: SessionKey,
+    /// Where events are appended; standard output where absent.
+    pub file: Option<PathBuf>,
 }
 
 /// How a log line looks.

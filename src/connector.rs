@@ -23,7 +23,7 @@ use tower::util::BoxCloneSyncService;
 use crate::config::{CertificateAuthorities, Identity, InvalidIdentity};
 use crate::reloaded::{Reload, Reloaded};
 
-/// Makes connections in HTTP/1.1, plain or with TLS as the address says.
+/// Makes connections in one version of HTTP, plain or with TLS as the address says.
 pub type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
 
 /// How long a connection that nobody uses is kept. Shorter than the 5 s after which Node.js, the shortest of
@@ -122,14 +122,23 @@ impl fmt::Debug for ClientTls {
 /// A connector that gives up after `timeout`, the TLS handshake included: what it could not connect, it
 /// has sent nothing to.
 pub fn connector(timeout: Duration, tls: ClientConfig) -> Connector {
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    Connector::new(Timeout::new(connector.enable_http1().wrap_connector(tcp(timeout)), timeout))
+}
+
+/// The same for connections in HTTP/2.
+pub fn http2_connector(timeout: Duration, tls: ClientConfig) -> Connector {
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    Connector::new(Timeout::new(connector.enable_http2().wrap_connector(tcp(timeout)), timeout))
+}
+
+fn tcp(timeout: Duration) -> HttpConnector {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     // Shared out among the addresses of a name, so that a dead one does not use up all of it.
     tcp.set_connect_timeout(Some(timeout));
-    let connector =
-        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-    Connector::new(Timeout::new(connector, timeout))
+    tcp
 }
 
 fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, BuildError> {

@@ -19,9 +19,11 @@ use crate::revocation::Revocations;
 use crate::seal::KeyRing;
 use crate::session::Sessions;
 use crate::session::cookie::{self, Ticket};
+use crate::telemetry::audit::{Event, Facts};
 
 mod backchannel;
 mod callback;
+mod client_js;
 mod device;
 mod device_cookie;
 mod form;
@@ -71,6 +73,8 @@ pub enum Endpoint {
     FrontchannelLogout,
     /// Where a transmitter of shared signals tells of what ends sessions.
     SecurityEvents,
+    /// The module that the app's scripts import, its types and its source.
+    Client,
 }
 
 /// The endpoints of one app.
@@ -82,7 +86,7 @@ pub struct Endpoints {
     clients: Clients,
     revocations: Revocations,
     roster: Roster,
-    signals: Option<Signals>,
+    signals: Option<Arc<Signals>>,
     login_cookies: LoginCookies,
     device_cookie: DeviceCookie,
     clock: Arc<dyn Clock>,
@@ -105,7 +109,7 @@ pub struct Means {
     /// The sessions of all apps.
     pub roster: Roster,
     /// Whose security events end sessions.
-    pub signals: Option<Signals>,
+    pub signals: Option<Arc<Signals>>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
@@ -120,7 +124,7 @@ pub struct Means {
 struct Parameters(BTreeMap<String, String>);
 
 impl Endpoint {
-    const ALL: [(&'static str, Self); 10] = [
+    const ALL: [(&'static str, Self); 13] = [
         ("/login", Self::Login),
         ("/callback", Self::Callback),
         ("/device", Self::Device),
@@ -131,6 +135,9 @@ impl Endpoint {
         ("/backchannel-logout", Self::BackchannelLogout),
         ("/frontchannel-logout", Self::FrontchannelLogout),
         ("/security-events", Self::SecurityEvents),
+        ("/client.js", Self::Client),
+        ("/client.js.map", Self::Client),
+        ("/client.d.ts", Self::Client),
     ];
 }
 
@@ -181,6 +188,12 @@ impl Endpoints {
         })
     }
 
+    /// Those that this app has, each with its path. Where several issuers have callbacks of their own, they are one.
+    pub fn paths(&self) -> impl Iterator<Item = (Endpoint, String)> {
+        let paths = Endpoint::ALL.into_iter().map(|(name, _)| format!("{}{name}", self.base_path));
+        paths.filter_map(|path| Some((self.find(&path)?, path)))
+    }
+
     /// Whether a path is under `base_path`, where nothing but endpoints is.
     pub fn owns(&self, path: &str) -> bool {
         path.strip_prefix(&self.base_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -201,6 +214,7 @@ impl Endpoints {
             | Endpoint::BackchannelLogout
             | Endpoint::SecurityEvents => "POST",
             Endpoint::Login | Endpoint::Logout => "GET, POST",
+            Endpoint::Client => "GET, HEAD",
         }
     }
 
@@ -227,12 +241,19 @@ impl Endpoints {
             Endpoint::BackchannelLogout => self.backchannel_logout(head, body).await,
             Endpoint::FrontchannelLogout => self.frontchannel_logout(head).await,
             Endpoint::SecurityEvents => self.security_events(head, body).await,
+            Endpoint::Client => Ok(client_js::file(head)),
         }
     }
 
     /// The client whose issuer sends browsers back to this path.
     fn client_at(&self, path: &str) -> Option<&Arc<Client>> {
         self.clients.at_callback(path.strip_prefix(&self.base_path)?)
+    }
+
+    /// For the audit trail: what says that sessions are to end, and is not believed.
+    fn note_refused(&self, reason: &'static str) {
+        let facts = Facts { app: self.sessions.app(), reason: Some(reason), ..Facts::default() };
+        self.sessions.common().audit().note(Event::RequestRefused, &facts);
     }
 
     /// Where a login begins.

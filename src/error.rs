@@ -16,6 +16,10 @@ use crate::proxy::ForwardError;
 use crate::refresh;
 use crate::session::{cookie, store};
 
+mod login_failure;
+
+pub use login_failure::LoginFailure;
+
 /// What kind of refusal it is: the `CODE` of `urn:cloakroom:CODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -66,6 +70,8 @@ pub struct Refusal {
     pub detail: &'static str,
     /// For the log.
     pub cause: Option<Box<dyn Error + Send + Sync>>,
+    /// Why a login failed, for the audit trail.
+    login_failure: Option<LoginFailure>,
     /// Where a login begins, where one would help.
     pub login_url: Option<String>,
     /// Fields that go out with the answer, such as a cleared cookie.
@@ -146,7 +152,8 @@ impl Code {
 impl Refusal {
     /// A refusal without a cause of its own.
     pub fn new(code: Code, detail: &'static str) -> Self {
-        let refusal = Self { code, detail, cause: None, login_url: None, headers: Vec::new() };
+        let refusal =
+            Self { code, detail, cause: None, login_failure: None, login_url: None, headers: Vec::new() };
         // RFC 9110 §10.2.3: a client that is told when to come back does not hammer.
         if code.status() == StatusCode::SERVICE_UNAVAILABLE {
             return refusal.with_header(header::RETRY_AFTER, HeaderValue::from_static("2"));
@@ -173,6 +180,19 @@ impl Refusal {
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+
+    /// Why, in a word for the audit trail.
+    pub fn reason(&self) -> &'static str {
+        match self.login_failure {
+            Some(failure) => failure.as_str(),
+            None => self.code.name().unwrap_or("internal"),
+        }
+    }
+
+    /// A login failed.
+    fn login_failed(failure: LoginFailure, detail: &'static str) -> Self {
+        Self { login_failure: Some(failure), ..Self::new(Code::LoginFailed, detail) }
     }
 
     /// Says where a login begins.
@@ -229,47 +249,51 @@ impl From<AuthorizationError> for Refusal {
         match error {
             AuthorizationError::Unavailable(unavailable) => unavailable.into(),
             AuthorizationError::Refused { .. } => {
-                Self::new(Code::LoginFailed, "The issuer refused this login.").because(error)
+                Self::login_failed(LoginFailure::RequestRefused, "The issuer refused this login.")
+                    .because(error)
             }
-            AuthorizationError::PushedAnswer(_) => {
-                Self::new(Code::LoginFailed, "The issuer's answer could not be accepted.").because(error)
-            }
+            AuthorizationError::PushedAnswer(_) => Self::login_failed(
+                LoginFailure::UnusableResponse,
+                "The issuer's answer could not be accepted.",
+            )
+            .because(error),
         }
     }
 }
 
 impl From<ResponseError> for Refusal {
     fn from(error: ResponseError) -> Self {
-        let detail = match &error {
+        let (failure, detail) = match &error {
             ResponseError::Unavailable(unavailable)
             | ResponseError::Issuer(ResponseIssuerError::Unavailable(unavailable)) => {
                 return unavailable.clone().into();
             }
             ResponseError::Issuer(ResponseIssuerError::Mismatch | ResponseIssuerError::Missing) => {
-                "The answer did not come from this login's issuer."
+                (LoginFailure::IssuerMismatch, "The answer did not come from this login's issuer.")
             }
             ResponseError::Mode(_) | ResponseError::Tokens | ResponseError::Jwt(_) | ResponseError::Type => {
-                "The issuer's answer could not be accepted."
+                (LoginFailure::UnusableResponse, "The issuer's answer could not be accepted.")
             }
-            ResponseError::Denied { error } => issuer_said_no(error),
-            ResponseError::Malformed => "The issuer's answer is neither a code nor an error.",
+            ResponseError::Denied { error } => (LoginFailure::Denied, issuer_said_no(error)),
+            ResponseError::Malformed => {
+                (LoginFailure::UnusableResponse, "The issuer's answer is neither a code nor an error.")
+            }
         };
-        Self::new(Code::LoginFailed, detail).because(error)
+        Self::login_failed(failure, detail).because(error)
     }
 }
 
 impl From<RedeemError> for Refusal {
     fn from(error: RedeemError) -> Self {
-        match error {
-            RedeemError::Unavailable(unavailable) => unavailable.into(),
-            RedeemError::InvalidGrant
-            | RedeemError::Refused { .. }
-            | RedeemError::TokenAnswer(_)
-            | RedeemError::IdToken(_)
-            | RedeemError::Userinfo(_) => {
-                Self::new(Code::LoginFailed, "The issuer's answer could not be accepted.").because(error)
-            }
-        }
+        let failure = match &error {
+            RedeemError::Unavailable(unavailable) => return unavailable.clone().into(),
+            RedeemError::InvalidGrant => LoginFailure::CodeRefused,
+            RedeemError::Refused { .. } => LoginFailure::RequestRefused,
+            RedeemError::TokenAnswer(_) => LoginFailure::UnusableResponse,
+            RedeemError::IdToken(_) => LoginFailure::IdTokenRefused,
+            RedeemError::Userinfo(_) => LoginFailure::UserinfoRefused,
+        };
+        Self::login_failed(failure, "The issuer's answer could not be accepted.").because(error)
     }
 }
 
@@ -280,7 +304,8 @@ impl From<DeviceAuthorizationError> for Refusal {
             DeviceAuthorizationError::NotOffered
             | DeviceAuthorizationError::Refused { .. }
             | DeviceAuthorizationError::Malformed(_) => {
-                Self::new(Code::LoginFailed, "The issuer begins no login on another device.").because(error)
+                let detail = "The issuer begins no login on another device.";
+                Self::login_failed(LoginFailure::RequestRefused, detail).because(error)
             }
         }
     }

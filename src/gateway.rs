@@ -9,52 +9,52 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, header};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::body::Body;
 use crate::clock::Clock;
-use crate::config::{Auth, Config, RateLimitKey};
+use crate::config::{Auth, Config, RateLimitKey, Setting};
 use crate::endpoints::{Listing, Roster};
 use crate::error::{Code, Refusal};
 use crate::oidc::{self, Client};
 use crate::proxy::headers;
+use crate::proxy::tunnel::is_handshake;
 use crate::random::Random;
 use crate::reloaded::Reload;
 use crate::respond::{self, Audience};
-use crate::revocation::Outbox;
-use crate::seal::KeyRing;
-use crate::session::Common;
+use crate::revocation::Revocations;
 use crate::session::store::Store;
-use crate::session::store::observed::ObservedStore;
-use crate::telemetry::access_log::{self, Access, Site};
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{RequestId, chain};
+use crate::telemetry::metrics::{Metrics, Readings, Site};
+use crate::telemetry::{self, Access, RequestId, chain};
 
 mod answer;
 mod app;
+mod audited;
 mod bearer;
 pub mod client_address;
 mod connection;
+mod departure;
 mod endpoint;
 mod foundation;
 mod guard;
 mod load;
 mod rate_limit;
 pub mod route;
+mod survey;
 
 use answer::Exchange;
-use app::{Answers, App, Route, Who};
+use app::{Answers, App, Head, Route, Who};
 use bearer::check_rights;
 use client_address::client_address;
-use foundation::{Core, Shared};
-use load::{Load, Place, may_be_of_a_session};
+use foundation::{Core, Lasting, Shared};
+use load::{Place, may_be_of_a_session};
 use rate_limit::{Quota, SharedCounts, Whose};
 use route::Hosts;
 
 pub use client_address::client_network;
 pub use connection::{ClientConnection, Connection};
 pub use foundation::BuildError;
+pub use survey::RouteSurvey;
 
 /// A request to a route, and what is known of it.
 struct Visit<'a> {
@@ -63,6 +63,7 @@ struct Visit<'a> {
     connection: Connection,
     request_id: RequestId,
     audience: Audience,
+    is_handshake: bool,
 }
 
 /// How often the issuers are looked for, at most.
@@ -72,18 +73,17 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Gateway {
     hosts: Hosts<App>,
-    load: Load,
-    sessions: Arc<Common>,
+    /// Where no app is.
+    nowhere: Site,
+    lasting: Lasting,
     roster: Roster,
+    revocations: Vec<Revocations>,
     issuers: Vec<Arc<Client>>,
     reloads: Vec<Reload>,
+    settings: Vec<Setting>,
     random: Random,
-    /// What goes on behind answered requests.
-    tasks: TaskTracker,
-    /// For what has no end of its own.
-    endless_stop: CancellationToken,
-    /// Ends with the gateway.
-    _watches: Vec<AbortOnDropHandle<()>>,
+    /// Tells its watches to come to an end.
+    _stop: DropGuard,
 }
 
 impl Gateway {
@@ -97,36 +97,37 @@ impl Gateway {
         clock: &Arc<dyn Clock>,
         random: Random,
     ) -> Result<Self, BuildError> {
-        let tasks = TaskTracker::new();
-        let ring = Arc::new(KeyRing::new(&config.session_keys));
-        let endless_stop = CancellationToken::new();
-        let metrics = Metrics::new();
-        let store: Arc<dyn Store> = Arc::new(ObservedStore::new(store, metrics.clone()));
-        let counts = Arc::new(SharedCounts::new(Arc::clone(&store), Arc::clone(&ring)));
-        let load = Load::new(&config.server, Arc::clone(clock));
-        let sessions = Arc::new(Common::new(
-            Arc::clone(&ring),
-            store,
-            config.store_outage_grace,
-            Arc::clone(clock),
-            random,
-            tasks.clone(),
-            metrics,
-        ));
+        let lasting = Lasting::new(&config, store, clock, random)?;
+        Self::build(config, lasting, None)
+    }
+
+    /// The gateway that another configuration describes, to take this one's place. It goes on with all that this one has
+    /// learned and counted, and with what it has under way; what is configured as before is kept as it is.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`].
+    pub fn succeeded_by(&self, config: Config) -> Result<Self, BuildError> {
+        let lasting = self.lasting.under(&config)?;
+        Self::build(config, lasting, Some(self))
+    }
+
+    fn build(config: Config, lasting: Lasting, before: Option<&Self>) -> Result<Self, BuildError> {
+        let Lasting { ring, sessions, outbox, departure, watches, .. } = &lasting;
+        let (random, tasks) = (sessions.random(), sessions.tasks());
         let cookies: Arc<[_]> = config.apps.iter().map(|app| app.session.clone()).collect();
         let shared = Shared {
             server: &config.server,
-            ring: &ring,
-            sessions: &sessions,
-            clock,
+            ring,
+            sessions,
+            clock: sessions.clock(),
             cookies: &cookies,
-            counts: &counts,
+            counts: &Arc::new(SharedCounts::new(Arc::clone(sessions.store()), Arc::clone(ring))),
             random,
-            tasks: &tasks,
-            endless_stop: &endless_stop,
+            tasks,
+            departure,
+            before,
         };
-        let outbox = Arc::new(Outbox::new(Arc::clone(&sessions)));
-        let cores = config.apps.iter().map(|app| Core::new(app, &outbox, &shared));
+        let cores = config.apps.iter().map(|app| Core::new(app, outbox, &shared));
         let cores = cores.collect::<Result<Vec<_>, _>>()?;
         let listings = config
             .apps
@@ -134,11 +135,12 @@ impl Gateway {
             .zip(&cores)
             .flat_map(|(app, core)| Listing::all_of(app, &core.sessions, &core.revocations));
         let roster = Roster::new(listings.collect(), tasks.clone());
-        let revocations = cores.iter().map(|core| core.revocations.clone()).collect();
+        let mut revocations: Vec<_> = cores.iter().map(|core| core.revocations.clone()).collect();
+        if let Some(before) = before {
+            revocations.push(Revocations::of_former_apps(&revocations, &before.revocations));
+        }
         let issuers = cores.iter().flat_map(|core| core.clients.iter().map(Arc::clone)).collect();
-        let mut watches: Vec<_> =
-            cores.iter().map(|core| spawn(Arc::clone(&core.sessions).watch_store())).collect();
-        watches.push(spawn(outbox.drain(revocations)));
+        let all_sessions: Vec<_> = cores.iter().map(|core| Arc::clone(&core.sessions)).collect();
         let (mut apps, mut reloads) = (Vec::new(), Vec::new());
         for (app, core) in config.apps.into_iter().zip(cores) {
             let origin = app.origin.clone();
@@ -147,17 +149,23 @@ impl Gateway {
             reloads.extend(app.reloads());
             apps.push((origin, app));
         }
+        // Last, for nothing is to go on of a gateway that could not be built.
+        let stop = CancellationToken::new();
+        for sessions in all_sessions {
+            watches.spawn(sessions.watch_store(before.is_some(), stop.clone()));
+        }
+        watches.spawn(Arc::clone(outbox).drain(revocations.clone(), stop.clone()));
         Ok(Self {
             hosts: Hosts::new(apps),
-            load,
-            sessions,
+            nowhere: lasting.sessions.metrics().site("", ""),
+            lasting,
             roster,
+            revocations,
             issuers,
             reloads,
+            settings: config.settings,
             random,
-            tasks,
-            endless_stop,
-            _watches: watches,
+            _stop: stop.drop_guard(),
         })
     }
 
@@ -165,43 +173,54 @@ impl Gateway {
     /// their futures has room for it, and all that room is copied when it begins.
     pub async fn handle(&self, request: Box<Request<Body>>, connection: Connection) -> Response<Body> {
         let id = RequestId::generate(self.random);
-        let mut access = access_log::begin(&request, id, connection.peer.ip(), self.sessions.now());
+        let (peer, now) = (connection.peer.ip(), self.lasting.sessions.now());
+        let mut access = Access::begin(&request, id, peer, now, &self.nowhere, self.lasting.tracer.as_ref());
+        let parent = access.parent();
         let audience = guard::audience(&request);
         let answering = async {
-            let served = self.serve(request, connection, id, audience, &mut access).await;
+            let (app, served) = match self.hosts.admit(&request) {
+                Ok(app) => (
+                    app.origin.as_str(),
+                    self.serve(app, request, connection, id, audience, &mut access).await,
+                ),
+                Err(refusal) => ("", Err(refusal)),
+            };
             served.unwrap_or_else(|refusal| {
+                if refusal.code == Code::Overloaded {
+                    self.metrics().count_overload("requests");
+                }
                 log(&refusal);
+                self.note(app, &refusal);
                 respond::refusal(&refusal, audience)
             })
         };
         // In its place: it is large, and would be copied.
-        let mut response = id.within(pin!(answering)).await;
+        let mut response = id.within(parent, pin!(answering)).await;
         if let Ok(value) = HeaderValue::from_str(id.as_str()) {
             response.headers_mut().insert(headers::X_REQUEST_ID, value);
         }
-        match access {
-            Some(access) => {
-                let status = response.status();
-                response.map(|body| access.until_sent(status, body))
-            }
-            None => response,
-        }
+        let status = response.status();
+        response.map(|body| access.until_sent(status, body))
     }
 
-    async fn serve(
-        &self,
+    async fn serve<'a>(
+        &'a self,
+        app: &'a App,
         request: Box<Request<Body>>,
         connection: Connection,
         request_id: RequestId,
         audience: Audience,
-        access: &mut Option<Access>,
+        access: &mut Access<'a>,
     ) -> Result<Response<Body>, Refusal> {
-        let app = self.hosts.admit(&request)?;
-        if let Some(access) = access {
-            let peer = connection.peer.ip();
-            access.comes_from(client_address(request.headers(), peer, &app.trusted_proxies));
+        access.is_for(&app.nowhere);
+        {
+            let client = || client_address(request.headers(), connection.peer.ip(), &app.trusted_proxies);
+            if self.lasting.sessions.audit().is_kept() {
+                telemetry::comes_from(client());
+            }
+            access.comes_from(client);
         }
-        let place = self.load.enter()?;
+        let place = self.lasting.load.enter()?;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Refusal::method_not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
@@ -211,9 +230,7 @@ impl Gateway {
         }
         let path = request.uri().path();
         if let Some(endpoint) = app.endpoints.find(path) {
-            if let Some(access) = access {
-                access.is_for(&Site::new(app.origin.as_str(), path));
-            }
+            access.is_for(app.site_of(endpoint));
             endpoint::admit(app, endpoint, &request)?;
             // What most requests do not need has its own place: all they need is copied there at their start.
             let answered = endpoint::answer(app, endpoint, request, connection.peer.ip(), &place);
@@ -223,26 +240,34 @@ impl Gateway {
             return Err(nothing_here());
         }
         let route = app.routes.find(path)?.ok_or_else(nothing_here)?;
-        if let Some(access) = access {
-            access.is_for(&route.site);
-        }
-        route.check(&request)?;
-        let visit = Visit { app, route, connection, request_id, audience };
+        access.is_for(&route.site);
+        let is_handshake = is_handshake(&request);
+        route.check(&request, is_handshake)?;
+        let visit = Visit { app, route, connection, request_id, audience, is_handshake };
         let mut quota = route.rate_limits.quota();
         let answered = visit.answer(request, &place, &mut quota).await;
         quota.tell(answered)
     }
 
     /// Watches, for as long as it is awaited, whether the thread it runs on has too much to do. Each thread that
-    /// serves is to have one.
-    pub async fn watch_load(&self) {
-        self.load.watch().await;
+    /// serves is to have one, whichever gateway is in force.
+    pub fn watch_load(&self) -> impl Future<Output = ()> + Send + use<> {
+        let load = self.lasting.load.clone();
+        async move { load.watch().await }
     }
 
-    /// Sees whether each issuer is there, unless that was done lately: at the start, so that a fault of the
-    /// configuration shows in the log, and for those who watch `/readyz`. Nothing waits for it.
+    /// Sees whether each issuer is there, unless that was done lately, for those who watch `/readyz`. Nothing waits for it.
     pub fn look_for_issuers(&self) {
-        for client in &self.issuers {
+        self.look_for(|_| true);
+    }
+
+    /// The same of those of which nothing is known yet, so that a fault of the configuration shows in the log.
+    pub fn look_for_new_issuers(&self) {
+        self.look_for(|client| client.availability() == oidc::Availability::Unknown);
+    }
+
+    fn look_for(&self, is_wanted: impl Fn(&Client) -> bool) {
+        for client in self.issuers.iter().filter(|client| is_wanted(client)) {
             let client = Arc::clone(client);
             tokio::spawn(async move {
                 if let Err(error) = client.confirm(LOOK_INTERVAL).await {
@@ -257,19 +282,57 @@ impl Gateway {
         self.reloads.iter().for_each(Reload::run);
     }
 
+    /// Counts that a configuration was read while this gateway was in force, or came into force by that.
+    pub fn note_reload(&self, is_in_force: bool) {
+        let sessions = &self.lasting.sessions;
+        sessions.metrics().note_reload(is_in_force, sessions.now());
+    }
+
     /// Whether the store answers.
     pub async fn store_answers(&self) -> bool {
-        self.sessions.store_answers().await
+        self.lasting.sessions.store_answers().await
     }
 
     /// Whether sessions that are known here are served, if need be without the store.
     pub fn is_within_grace(&self) -> bool {
-        self.sessions.is_within_grace()
+        self.lasting.sessions.is_within_grace()
     }
 
-    /// What the gateway counts, as [`Metrics::encode`] writes it.
+    /// The configuration in force, for people to read.
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// What the gateway counts.
+    pub fn metrics(&self) -> &Metrics {
+        self.lasting.sessions.metrics()
+    }
+
+    /// Hands over to the collector, where there is one, what the gateway counts by now, and how things stand.
+    pub fn report_metrics(&self) {
+        if let Some(tracer) = &self.lasting.tracer {
+            tracer.exporter().report(self.encode_metrics(), self.lasting.sessions.now());
+        }
+    }
+
+    /// The same for the last time, and waits so long at most until spans and metrics were taken.
+    pub async fn flush_telemetry(&self, patience: Duration) {
+        self.report_metrics();
+        if let Some(tracer) = &self.lasting.tracer {
+            tracer.exporter().flush(patience).await;
+        }
+    }
+
+    /// What the gateway counts, and how things stand, as [`Metrics::encode`] writes it.
     pub fn encode_metrics(&self) -> String {
-        self.sessions.encode_metrics()
+        let readings = Readings::new();
+        for (issuer, availability) in self.issuers() {
+            if availability != oidc::Availability::Unknown {
+                readings.issuer(issuer, availability == oidc::Availability::Available);
+            }
+        }
+        self.hosts.all().for_each(|app| app.read_servers(&readings));
+        self.lasting.sessions.encode_metrics(&readings)
     }
 
     /// The sessions of all apps.
@@ -282,15 +345,17 @@ impl Gateway {
         self.issuers.iter().map(|client| (client.issuer(), client.availability()))
     }
 
-    /// Ends tunnels and event streams, which would never end by themselves and are opened again elsewhere.
-    pub fn end_endless(&self) {
-        self.endless_stop.cancel();
+    /// Ends tunnels and event streams, which would never end by themselves and are opened again elsewhere: one after
+    /// another, the last of them after this long.
+    pub fn end_endless(&self, over: Duration) {
+        self.lasting.departure.begin(over);
     }
 
     /// Waits for what goes on behind answered requests: refreshes, their writes, revocations.
     pub async fn settle(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+        let tasks = self.lasting.sessions.tasks();
+        tasks.close();
+        tasks.wait().await;
     }
 }
 
@@ -301,19 +366,18 @@ impl Visit<'_> {
         place: &Place<'_>,
         quota: &mut Quota<'_>,
     ) -> Result<Response<Body>, Refusal> {
-        let Self { app, route, connection, request_id, audience } = self;
+        let Self { app, route, connection, request_id, audience, is_handshake } = self;
         // A body that streams is not to be looked at from elsewhere while the session is loaded.
-        let (head, body) = request.into_parts();
-        let head = Box::new(Request::from_parts(head, ()));
+        let head = Head { method: request.method(), uri: request.uri(), headers: request.headers() };
         let client =
-            || Whose::client(client_address(head.headers(), connection.peer.ip(), &app.trusted_proxies));
+            || Whose::client(client_address(head.headers, connection.peer.ip(), &app.trusted_proxies));
         let uses_session = route.rules.auth != Auth::None;
-        if place.is_reserved() && !(uses_session && may_be_of_a_session(app, head.headers())) {
+        if place.is_reserved() && !(uses_session && may_be_of_a_session(app, head.headers)) {
             place.take_for_anybody()?;
         }
         // Before the store is asked for a session: a flood must not reach it.
         quota.count(RateLimitKey::Client, client).await?;
-        let admission = app.admit(&route.rules, &head, audience).await?;
+        let admission = app.admit(&route.rules, head, audience, is_handshake).await?;
         let user = match admission.who {
             Who::User(user) => {
                 quota.count(RateLimitKey::Session, || Whose::Session(user.ticket.id)).await?;
@@ -326,7 +390,6 @@ impl Visit<'_> {
             }
             Who::Stranger(response) => return Ok(response),
         };
-        let request = Box::new(head.map(|()| body));
         if let Some(user) = &user {
             app.note_activity(user);
         }
@@ -342,8 +405,18 @@ impl Visit<'_> {
             Answers::Upstream(upstream, segments) => {
                 let path = route::upstream_path(request.uri(), *segments)?;
                 let (rules, client_token) = (&route.rules, route.client_token.as_ref());
-                let exchange =
-                    Exchange { app, rules, upstream, client_token, path, connection, request_id, audience };
+                let exchange = Exchange {
+                    app,
+                    rules,
+                    upstream,
+                    site: &route.site,
+                    client_token,
+                    path,
+                    connection,
+                    request_id,
+                    audience,
+                    is_handshake,
+                };
                 Box::pin(exchange.run(request, user)).await?
             }
         };
@@ -352,11 +425,6 @@ impl Visit<'_> {
         }
         Ok(response)
     }
-}
-
-/// Runs for as long as what this gives is kept.
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(task))
 }
 
 fn nothing_here() -> Refusal {

@@ -46,6 +46,7 @@ pub use response::AuthorizationResponse;
 pub use revoke::{Revocation, TokenKind};
 pub use security_event::{EndedSubject, SecurityEvent};
 pub use transmitter::Transmitter;
+pub use trial::Trial;
 
 mod authorize;
 mod cache;
@@ -73,6 +74,7 @@ mod security_event;
 mod signing_key;
 pub mod token;
 mod transmitter;
+mod trial;
 mod userinfo;
 
 /// The client of one app at one issuer.
@@ -142,6 +144,18 @@ impl Client {
             clock,
             random,
         })
+    }
+
+    /// Whether this is the client that such a configuration describes.
+    fn is_still(&self, oidc: &config::Oidc, redirect_uri: &str, post_logout_redirect_uri: &str) -> bool {
+        self.oidc == *oidc
+            && self.redirect_uri == redirect_uri
+            && self.post_logout_redirect_uri == post_logout_redirect_uri
+    }
+
+    /// How old the issuer's word on an access token may be; `None` where it is not asked.
+    pub fn introspection_interval(&self) -> Option<Duration> {
+        self.oidc.introspection
     }
 
     /// Fetches the issuer's metadata unless it is known, to see whether the issuer is there.

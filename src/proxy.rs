@@ -20,6 +20,7 @@ use crate::random::Random;
 use crate::reloaded::Reload;
 use crate::secret::Secret;
 use crate::telemetry::chain;
+use crate::telemetry::trace::Span;
 
 pub mod activity;
 pub mod body;
@@ -31,10 +32,12 @@ pub mod tunnel;
 
 use activity::Activity;
 use headers::Facts;
-use servers::Servers;
 use servers::resolve::{Resolve, SystemResolver};
+use servers::{ServerAddress, Servers};
 use transport::{Failed, Transport};
 use tunnel::End;
+
+pub use servers::{KnownServer, Standing};
 
 /// The servers behind a route.
 #[derive(Debug)]
@@ -87,7 +90,7 @@ pub enum BuildError {
     Url(#[from] http::uri::InvalidUri),
     /// The path of the health checks makes no address.
     #[error("the path of the health checks cannot be asked for")]
-    Health(#[source] http::Error),
+    Health(#[source] http::uri::InvalidUri),
     /// The URL's host is no value of a field.
     #[error("the upstream's URL names a host that cannot be sent")]
     Host(#[from] header::InvalidHeaderValue),
@@ -125,6 +128,22 @@ pub enum ForwardError {
     Address(#[source] http::Error),
 }
 
+impl ForwardError {
+    /// Its name in traces.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Exchange(_) => "exchange",
+            Self::Framing => "framing",
+            Self::Upgrade => "upgrade",
+            Self::Timeout => "timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::RequestBody(_) => "request_body",
+            Self::Address(_) => "address",
+        }
+    }
+}
+
 impl fmt::Debug for EarlyHints {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("EarlyHints")
@@ -149,10 +168,7 @@ impl Upstream {
         random: Random,
     ) -> Result<Self, BuildError> {
         let transport = Transport::new(upstream, timeouts)?;
-        let health = upstream
-            .health
-            .as_ref()
-            .map(|health| Ok((address(&transport, health.path.as_str().try_into()?)?, health.clone())));
+        let health = upstream.health.as_ref().map(|health| Ok((health.path.parse()?, health.clone())));
         Ok(Self {
             servers: Arc::new(Servers::new(upstream, timeouts.connect.min(timeouts.response), random)),
             health: health.transpose().map_err(BuildError::Health)?,
@@ -172,6 +188,14 @@ impl Upstream {
         self.watch_with(Arc::new(SystemResolver));
     }
 
+    /// The servers that are known at this moment; or why a name leads to none.
+    ///
+    /// # Errors
+    /// What the resolver says.
+    pub fn known_servers(&self) -> Result<Vec<KnownServer>, String> {
+        self.servers.known()
+    }
+
     /// Reads our certificate again, where there is one that the servers are shown.
     pub fn reload(&self) -> Option<Reload> {
         self.transport.reload()
@@ -185,6 +209,11 @@ impl Upstream {
             let (servers, transport) = (Arc::clone(&self.servers), Arc::clone(&self.transport));
             self.watches.push(spawn(servers::check::watch(servers, transport, uri, health)));
         }
+    }
+
+    /// The span of an exchange, where its request is recorded.
+    pub fn span<B>(&self, request: &Request<B>, path: &PathAndQuery) -> Option<Span> {
+        Span::call(request.method(), || self.transport.absolute(&self.target(path).ok()?).ok())
     }
 
     /// Sends a request to `path` (canonical, still escaped) and gives back the answer with
@@ -205,7 +234,10 @@ impl Upstream {
         let takes_trailers = takes_trailers(request.headers());
         *request.uri_mut() = self.target(path).map_err(ForwardError::Address)?;
         *request.version_mut() = Version::HTTP_11;
-        let proof = presented.and_then(|presented| self.prove(&request, presented, random));
+        let proof = match presented.and_then(|presented| Some((presented.token, presented.key?))) {
+            Some((token, key)) => Some(self.prove(&request, token, key, random)?),
+            None => None,
+        };
         let token = presented.map(|presented| presented.token);
         headers::prepare_request(request.headers_mut(), facts, token, proof, random)
             .map_err(|error| ForwardError::Address(error.into()))?;
@@ -247,19 +279,19 @@ impl Upstream {
     fn prove<B>(
         &self,
         request: &Request<B>,
-        presented: Presented<'_>,
+        token: &Secret,
+        (key, now): (&Key, Timestamp),
         random: Random,
-    ) -> Option<HeaderValue> {
-        let (key, now) = presented.key?;
+    ) -> Result<HeaderValue, ForwardError> {
         let is_connect = self.speaks_http2_alone && tunnel::is_handshake(request);
         let nonce = self.nonce.get();
         let proven = Proven {
             method: if is_connect { &Method::CONNECT } else { request.method() },
-            uri: request.uri(),
-            token: Some(presented.token),
+            uri: &self.transport.absolute(request.uri()).map_err(ForwardError::Address)?,
+            token: Some(token),
             nonce: nonce.as_deref(),
         };
-        Some(key.prove(&proven, now, random))
+        Ok(key.prove(&proven, now, random))
     }
 
     /// Tries one server after another while the request was surely not processed.
@@ -272,15 +304,15 @@ impl Upstream {
         let mut server = self.servers.pick().await?;
         let mut tried = Vec::new();
         loop {
-            let sent = tokio::select! {
-                biased;
-                sent = self.transport.send(server.address(), request) => sent,
-                is_uploading = self.stalls(started, upload.as_ref()) => {
-                    if is_uploading {
-                        // It may be the client who stalls: nobody is to take servers out in that way.
-                        return Err(ForwardError::Timeout);
-                    }
-                    Err(Failed { error: ForwardError::Timeout, unprocessed: None })
+            let sent = match &upload {
+                Some(activity) => {
+                    let sent = Box::pin(self.send_while_it_moves(server.address(), request, activity)).await;
+                    // It may be the client who stalls: nobody is to take servers out in that way.
+                    sent.ok_or(ForwardError::Timeout)?
+                }
+                None => {
+                    let due = started + self.timeouts.response;
+                    self.transport.send(server.address(), request, Some(due)).await
                 }
             };
             let Failed { error, unprocessed } = match sent {
@@ -300,35 +332,32 @@ impl Upstream {
         }
     }
 
-    /// Done once nothing has moved for too long; gives whether the client's body was still under way, which
-    /// shares the activity until it was sent.
-    async fn stalls(&self, started: Instant, upload: Option<&Arc<Activity>>) -> bool {
-        match upload {
-            Some(activity) => {
-                activity.ceases(self.timeouts.response).await;
-                Arc::strong_count(activity) > 1
-            }
-            None => {
-                tokio::time::sleep_until(started + self.timeouts.response).await;
-                false
-            }
+    /// Sends a request with its body, until nothing has moved for too long; `None` where the client's body was still
+    /// under way then, which shares the activity until it was sent.
+    async fn send_while_it_moves(
+        &self,
+        server: &ServerAddress,
+        request: Box<Request<Body>>,
+        activity: &Arc<Activity>,
+    ) -> Option<Result<Answer, Failed>> {
+        let stalls = async {
+            activity.ceases(self.timeouts.response).await;
+            Arc::strong_count(activity) > 1
+        };
+        tokio::select! {
+            biased;
+            sent = self.transport.send(server, request, None) => Some(sent),
+            is_uploading = stalls => (!is_uploading).then(|| Err(Failed::too_late())),
         }
     }
 
+    /// What is asked for, in origin form (RFC 9112 §3.2.1).
     fn target(&self, path: &PathAndQuery) -> Result<Uri, http::Error> {
         if self.base_path.is_empty() {
-            return address(&self.transport, path.clone());
+            return Ok(path.clone().into());
         }
-        address(&self.transport, PathAndQuery::try_from(format!("{}{path}", self.base_path))?)
+        Ok(PathAndQuery::try_from(format!("{}{path}", self.base_path))?.into())
     }
-}
-
-fn address(transport: &Transport, path: PathAndQuery) -> Result<Uri, http::Error> {
-    Uri::builder()
-        .scheme(transport.scheme().clone())
-        .authority(transport.authority().clone())
-        .path_and_query(path)
-        .build()
 }
 
 /// Runs for as long as what this gives is kept.
@@ -373,10 +402,10 @@ mod tests {
         {
             let upstream = config::Upstream { protocol, ..plain("http://orders.internal") };
             let upstream = Upstream::new(&upstream, timeouts, 1, Random::SYSTEM).unwrap();
-            let mut handshake = Request::builder().uri("http://orders.internal/ws").body(()).unwrap();
+            let mut handshake = Request::builder().uri("/ws").body(()).unwrap();
             tunnel::write_handshake(handshake.headers_mut());
-            let presented = Presented { token: &token, key: Some((&key, Timestamp::from_secs(1))) };
-            let proof = upstream.prove(&handshake, presented, Random::SYSTEM).unwrap();
+            let key = (&key, Timestamp::from_secs(1));
+            let proof = upstream.prove(&handshake, &token, key, Random::SYSTEM).unwrap();
             let claims = proof.to_str().unwrap().split('.').nth(1).unwrap();
             let claims: serde_json::Value =
                 serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
@@ -393,7 +422,9 @@ mod tests {
         };
         let at = |url: &str, path: &str| {
             let upstream = Upstream::new(&plain(url), timeouts, 1, Random::SYSTEM).unwrap();
-            upstream.target(&path.parse().unwrap()).unwrap().to_string()
+            let target = upstream.target(&path.parse().unwrap()).unwrap();
+            assert_eq!(target.authority(), None);
+            upstream.transport.absolute(&target).unwrap().to_string()
         };
         assert_eq!(at("http://orders.internal:9000", "/a?b=c"), "http://orders.internal:9000/a?b=c");
         assert_eq!(at("http://orders.internal/v1/", "/a"), "http://orders.internal/v1/a");

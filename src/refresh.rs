@@ -24,6 +24,7 @@ use crate::session::cookie::Ticket;
 use crate::session::store::changes::Mark;
 use crate::session::store::{RecordKey, Unavailable};
 use crate::session::{Session, Sessions};
+use crate::telemetry::for_request;
 use crate::tokens::Freshness;
 
 mod backoff;
@@ -84,6 +85,12 @@ struct Shared {
     random: Random,
     refresh_before_expiry: Duration,
     tasks: TaskTracker,
+    board: Arc<Board>,
+}
+
+/// The flights of one app, whichever its settings are at the time.
+#[derive(Debug, Default)]
+struct Board {
     state: Mutex<State>,
     /// How many flights hold what the store does not know of. Each request asks for its own, and as good as
     /// always there is none: then no request waits for another one's look at the state.
@@ -136,8 +143,32 @@ impl Refresher {
             random,
             refresh_before_expiry,
             tasks,
-            state: Mutex::default(),
-            unwritten: AtomicUsize::new(0),
+            board: Arc::default(),
+        }))
+    }
+
+    /// The same with other settings, in whose place it comes. They share their flights: what one of them has under
+    /// way, the other does not begin.
+    #[must_use]
+    pub fn succeeded_by(
+        &self,
+        sessions: Arc<Sessions>,
+        grants: Arc<dyn Grants>,
+        revocations: Revocations,
+        refresh_before_expiry: Duration,
+    ) -> Self {
+        let Shared { clock, random, tasks, board, .. } = &*self.0;
+        let (clock, tasks, board) = (Arc::clone(clock), tasks.clone(), Arc::clone(board));
+        let random = *random;
+        Self(Arc::new(Shared {
+            sessions,
+            grants,
+            revocations,
+            clock,
+            random,
+            refresh_before_expiry,
+            tasks,
+            board,
         }))
     }
 
@@ -270,12 +301,12 @@ impl Refresher {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.board.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The session with tokens that the store does not know of yet, as it was at this mark.
     fn unwritten(&self, key: &RecordKey) -> Option<(Arc<Session>, Mark)> {
-        if self.unwritten.load(Ordering::SeqCst) == 0 {
+        if self.board.unwritten.load(Ordering::SeqCst) == 0 {
             return None;
         }
         match self.state().flights.get(&Key::Session(key.clone()))?.get()? {
@@ -311,7 +342,7 @@ impl Shared {
         }
         let flight =
             Flight::new(Arc::clone(self), ticket.clone(), session, wanted, forced, Arc::clone(&outcome));
-        self.tasks.spawn(flight.run());
+        self.tasks.spawn(for_request(flight.run()));
         Ok(outcome)
     }
 

@@ -68,6 +68,11 @@ impl<F: Files> Reloaded<F> {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Where it is read.
+    pub fn files(&self) -> &F {
+        &self.files
+    }
+
     /// For those who watch.
     pub fn reload(self: &Arc<Self>) -> Reload {
         let this = Arc::clone(self);

@@ -131,6 +131,30 @@ fn scripted(status: StatusCode, title: &str, content: &str, script: &'static str
     response
 }
 
+/// A page for an operator, in a look of its own, with a script that may ask this address for it again. Where there are no
+/// scripts, the browser does.
+pub fn live_page(title: &str, style: &'static str, script: &'static str, content: &str) -> Response<Body> {
+    let title = escape(title);
+    let html = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <noscript><meta http-equiv=\"refresh\" content=\"10\"></noscript>\
+         <title>{title}</title><style>{style}</style></head>\
+         <body><main>{content}</main><script>{script}</script></body></html>\n"
+    );
+    let mut response = answer(StatusCode::OK, Some("text/html; charset=utf-8"), html);
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+        hash(style),
+        hash(script)
+    );
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
 /// The page that asks where to log in: the name of each issuer, and where it leads.
 pub fn issuer_choice<'a>(choices: impl Iterator<Item = (&'a str, String)>) -> Response<Body> {
     let links = choices
@@ -216,7 +240,8 @@ fn answer(
     response
 }
 
-fn escape(text: &str) -> String {
+/// A text from anywhere, as it stands in HTML: between tags, or in an attribute in quotes.
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -13,7 +13,7 @@ use crate::config;
 use crate::oidc::{Grants, Revocation, RevokeError, TokenKind};
 use crate::secret::Secret;
 use crate::telemetry::chain;
-use crate::tokens::Tokens;
+use crate::tokens::{Identity, Tokens};
 
 use errand::Errand;
 
@@ -24,6 +24,9 @@ pub use outbox::Outbox;
 
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(30);
+
+/// Of how many issuers that no app has any more revocations are still run.
+const MOST_FORMER: usize = 32;
 
 /// The revocations of one app.
 #[derive(Clone, Debug)]
@@ -77,20 +80,33 @@ impl Revocations {
         Self { outbox: Some(outbox), ..Self::new(app, grants) }
     }
 
+    /// At the issuers that apps had `before` and have no more, those that went last first: what waits for them in the
+    /// outbox nobody else may be able to run.
+    #[must_use]
+    pub fn of_former_apps(now: &[Self], before: &[Self]) -> Self {
+        let is_still = |former: &Issuer| {
+            let mut issuers = now.iter().flat_map(|app| app.issuers.iter());
+            issuers.any(|issuer| issuer.url == former.url && issuer.client_id == former.client_id)
+        };
+        let former = before.iter().flat_map(|app| app.issuers.iter()).filter(|issuer| !is_still(issuer));
+        Self { issuers: former.take(MOST_FORMER).cloned().collect(), outbox: None }
+    }
+
     /// R51: the refresh token, then the access token and those of routes, at the issuer that they came from. Done when
     /// each was tried once; what was missed goes on by itself.
-    pub async fn revoke(&self, issuer: &str, tokens: &Tokens) {
-        self.revoke_these(issuer, &of(tokens)).await;
+    pub async fn revoke(&self, whose: &Identity, tokens: &Tokens) {
+        self.revoke_these(whose, &of(tokens)).await;
     }
 
     /// The same of some tokens, in this order.
-    pub async fn revoke_these(&self, issuer: &str, all: &[Unwanted<'_>]) {
-        let Some(issuer) = self.issuers.iter().find(|known| *known.url == *issuer) else {
+    pub async fn revoke_these(&self, whose: &Identity, all: &[Unwanted<'_>]) {
+        let Some(issuer) = self.issuers.iter().find(|known| *known.url == whose.issuer) else {
+            let issuer = whose.issuer.as_str();
             tracing::error!(event = "revocation.given_up", issuer, "the issuer is not configured any more");
             return;
         };
         match &self.outbox {
-            Some(outbox) => outbox.revoke(issuer, all).await,
+            Some(outbox) => outbox.revoke(issuer, &whose.subject, all).await,
             None => {
                 for &Unwanted { token, kind, .. } in all {
                     if let Err(error) = issuer.grants.revoke(&issuer.url, token, kind).await {

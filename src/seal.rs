@@ -21,6 +21,10 @@ const VERSION: u8 = 1;
 const KEY_ID_BYTES: usize = 8;
 const HEADER_BYTES: usize = 1 + KEY_ID_BYTES;
 const NONCE_BYTES: usize = 24;
+const TAG_BYTES: usize = 16;
+
+/// By how much a box is longer than what is in it.
+pub(crate) const OVERHEAD: usize = HEADER_BYTES + NONCE_BYTES + TAG_BYTES;
 
 /// The operator's keys: the first seals, every one opens.
 #[derive(Clone)]
@@ -90,6 +94,17 @@ impl KeyRing {
         self.keys[0].seal(random, context, plaintext)
     }
 
+    /// What boxes call each of these keys, the one that seals first. It tells nothing of the key.
+    pub fn key_names(&self) -> impl Iterator<Item = String> {
+        self.keys.iter().map(|key| hexadecimal(&key.id))
+    }
+
+    /// What a box calls its key, where that is none of these.
+    pub fn foreign_key(&self, sealed: &[u8]) -> Option<String> {
+        let id = key_id_of(sealed).filter(|id| self.keys.iter().all(|key| key.id != *id))?;
+        Some(hexadecimal(&id))
+    }
+
     /// Whether a box names one of these keys as its own.
     pub fn has_key_of(&self, sealed: &[u8]) -> bool {
         key_id_of(sealed).is_some_and(|id| self.keys.iter().any(|key| key.id == id))
@@ -139,7 +154,7 @@ impl SealingKey {
     fn name(&self, of: &str, parts: &[&[u8]]) -> String {
         let mut name = self.naming.clone();
         each_with_its_length(of, parts, |bytes| Mac::update(&mut name, bytes));
-        format!("{:x}", Bytes::copy_from_slice(&name.finalize().into_bytes()))
+        hexadecimal(&name.finalize().into_bytes())
     }
 
     fn new(key: &[u8; 32]) -> Self {
@@ -192,6 +207,13 @@ impl SealingKey {
     }
 }
 
+impl PartialEq for KeyRing {
+    /// The same keys in the same order, by their ids.
+    fn eq(&self, other: &Self) -> bool {
+        self.keys.iter().map(|key| key.id).eq(other.keys.iter().map(|key| key.id))
+    }
+}
+
 impl fmt::Debug for KeyRing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("KeyRing").field("keys", &self.keys.len()).finish()
@@ -209,12 +231,11 @@ impl fmt::Debug for DataKey {
 pub(crate) fn hashed_name(of: &str, parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     each_with_its_length(of, parts, |bytes| Digest::update(&mut hash, bytes));
-    format!("{:x}", Bytes::copy_from_slice(&hash.finalize()))
+    hexadecimal(&hash.finalize())
 }
 
-/// The SHA-256 of a box: equal boxes are one.
-pub(crate) fn fingerprint(sealed: &[u8]) -> [u8; 32] {
-    Sha256::digest(sealed).into()
+fn hexadecimal(bytes: &[u8]) -> String {
+    format!("{:x}", Bytes::copy_from_slice(bytes))
 }
 
 fn each_with_its_length(of: &str, parts: &[&[u8]], mut take: impl FnMut(&[u8])) {
@@ -259,7 +280,7 @@ mod tests {
             let plaintext = b"XAES-256-GCM";
             let payload = Payload { msg: plaintext, aad: aad.as_bytes() };
             let ciphertext = cipher.encrypt(&nonce, payload).unwrap();
-            assert_eq!(hex(&ciphertext), expected);
+            assert_eq!(hexadecimal(&ciphertext), expected);
             let payload = Payload { msg: &ciphertext, aad: aad.as_bytes() };
             assert_eq!(cipher.decrypt(&nonce, payload).unwrap(), plaintext);
         }
@@ -282,7 +303,7 @@ mod tests {
             hash.update(&ciphertext);
         }
         let hash = read(&mut hash.finalize_xof(), 32);
-        assert_eq!(hex(&hash), "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939");
+        assert_eq!(hexadecimal(&hash), "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939");
     }
 
     #[test]
@@ -310,6 +331,16 @@ mod tests {
         let after = rotated.seal(Random::SYSTEM, &CONTEXT, b"new");
         assert!(ring(&[1]).open(&CONTEXT, &after).is_none());
         assert_eq!(ring(&[2]).open(&CONTEXT, &after).unwrap().as_slice(), b"new");
+    }
+
+    #[test]
+    fn a_key_has_one_name_in_each_ring_and_a_box_tells_of_one_that_is_missing() {
+        let names = |keys: &[u8]| ring(keys).key_names().collect::<Vec<_>>();
+        assert_eq!(names(&[2, 1]), [names(&[2]), names(&[1])].concat());
+        let sealed = ring(&[2]).seal(Random::SYSTEM, &CONTEXT, b"secret");
+        assert_eq!(ring(&[1, 2]).foreign_key(&sealed), None);
+        assert_eq!(ring(&[1]).foreign_key(&sealed), names(&[2]).pop());
+        assert_eq!(ring(&[1]).foreign_key(b"no box at all"), None);
     }
 
     #[test]
@@ -372,9 +403,5 @@ mod tests {
         let mut bytes = vec![0; length];
         from.read(&mut bytes);
         bytes
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        format!("{:x}", Bytes::copy_from_slice(bytes))
     }
 }

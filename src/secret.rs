@@ -3,25 +3,56 @@
 
 use std::fmt;
 use std::io;
+use std::sync::OnceLock;
 
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::InvalidHeaderValue;
 use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
 /// A secret text, such as a token or a client secret.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
+#[derive(Clone)]
+pub struct Secret {
+    text: Zeroizing<String>,
+    /// As it goes out with requests, where it has.
+    credentials: OnceLock<HeaderValue>,
+}
 
 impl Secret {
     /// Takes the text over; the caller keeps no copy.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
+        Self { text: Zeroizing::new(text.into()), credentials: OnceLock::new() }
     }
 
     /// The text itself, for the one who seals or sends it.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The value of `Authorization` that has the text behind a scheme and a space (RFC 9110 §11.6.2). It is made with the
+    /// first request and kept, for each letter of it is looked at then. All requests share it, and it is wiped with the
+    /// last of them.
+    pub fn as_credentials(&self, scheme: &'static str) -> Result<HeaderValue, InvalidHeaderValue> {
+        let made = self.credentials.get().filter(|made| made.as_bytes().starts_with(scheme.as_bytes()));
+        if let Some(made) = made {
+            return Ok(made.clone());
+        }
+        let bytes = Zeroizing::new([scheme, &self.text].concat().into_bytes());
+        let mut made = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))?;
+        made.set_sensitive(true);
+        let _ = self.credentials.set(made.clone());
+        Ok(made)
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Secret {}
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -70,5 +101,18 @@ mod tests {
     #[test]
     fn debug_shows_nothing_of_the_text() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "[redacted]");
+    }
+
+    #[test]
+    fn credentials_are_of_the_scheme_that_is_asked_for_and_as_secret_as_the_text() {
+        let secret = Secret::new("hunter2");
+        for scheme in ["Bearer ", "DPoP ", "Bearer "] {
+            let credentials = secret.as_credentials(scheme).unwrap();
+            assert_eq!(credentials, format!("{scheme}hunter2"));
+            assert!(credentials.is_sensitive());
+        }
+        assert_eq!(format!("{secret:?}"), "[redacted]");
+        assert_eq!(secret, Secret::new("hunter2"));
+        assert!(Secret::new("line\nbreak").as_credentials("Bearer ").is_err());
     }
 }

@@ -4,16 +4,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::Semaphore;
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Faults, Loaded};
 use crate::gateway::{self, Gateway};
 use crate::random::Random;
 use crate::session::store::file::FileStore;
@@ -30,20 +30,23 @@ mod http1;
 mod http2;
 mod prefixed;
 pub mod proxy_protocol;
+mod readiness;
+mod reload;
+mod sockets;
 mod timing;
 mod tls;
 pub mod workers;
 
 use accept::Connections;
 use client::Places;
-use connection::Listener;
-use tls::Tls;
+use connection::{InForce, Listener};
+use readiness::Readiness;
+use reload::{Reloading, Source};
+use sockets::{ADMIN, PUBLIC};
 use workers::Workers;
 
+pub use sockets::{HandedOver, ListenError};
 pub use tls::InvalidTls;
-
-/// How many connections may wait to be accepted, as far as the operating system allows.
-const BACKLOG: u32 = 4096;
 
 /// How many connections are told at a time that they are too many; beyond these they are closed without a word.
 const MOST_TURNED_AWAY: usize = 64;
@@ -57,11 +60,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often it is said that there are too many connections, while there are.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// How often the files of certificates and keys are read again.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a client of a gateway that stops has to send its first request, and in HTTP/2 to show that it has heard.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How long a balancer has, at most, to see that this gateway drains, before nobody can connect any more.
-const LONGEST_NOTICE: Duration = Duration::from_secs(5);
+/// How often a collector is told what is counted, as OpenTelemetry has it.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a collector has at the end to take what is left.
+const LAST_REPORT: Duration = Duration::from_secs(5);
+
+/// How often all files are read again: the configuration, and what it names.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The gateway, bound to its addresses.
 #[derive(Debug)]
@@ -69,22 +78,17 @@ pub struct Server {
     socket: TcpListener,
     admin: Option<TcpListener>,
     listener: Arc<Listener>,
+    clock: Arc<dyn Clock>,
+    reloading: Reloading,
     reload_interval: Duration,
-    shutdown_grace: Duration,
 }
 
 /// Why the gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
+    /// An address is not listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The store cannot be used.
     #[error("the session store cannot be used")]
     Store(#[source] StoreError),
@@ -116,6 +120,16 @@ impl Server {
         Self::bind_with_clock(config, Arc::new(SystemClock)).await
     }
 
+    /// The same, on sockets that were handed over, as far as there are any.
+    ///
+    /// # Errors
+    /// As [`Server::bind`], and where those sockets are not what the configuration says.
+    pub async fn bind_to(sockets: HandedOver, config: Config) -> Result<Self, BindError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = store(&config.store, &clock).map_err(BindError::Store)?;
+        Self::build(sockets, config, store, &clock)
+    }
+
     /// The same, with a clock that can be moved.
     ///
     /// # Errors
@@ -134,28 +148,45 @@ impl Server {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, BindError> {
-        let socket = listen(config.server.listen)?;
-        let admin = config.admin.as_ref().map(|admin| listen(admin.listen)).transpose()?;
-        let server = &config.server;
-        let (limits, shutdown_grace) = (server.limits.clone(), server.shutdown_grace);
-        let tls = server.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
-        let (trusted_proxies, proxy_protocol) = (server.trusted_proxies.clone(), server.proxy_protocol);
-        let h2c = server.h2c;
-        let listener = Listener {
-            gateway: Arc::new(Gateway::new(config, store, &clock, Random::SYSTEM)?),
-            trusted_proxies,
-            proxy_protocol,
-            h2c,
-            tls,
-            places: Places::new(limits.connections, limits.connections_per_client),
-            turned_away: Semaphore::new(MOST_TURNED_AWAY),
-            limits,
-        };
-        let (listener, reload_interval) = (Arc::new(listener), RELOAD_INTERVAL);
-        Ok(Self { socket, admin, listener, reload_interval, shutdown_grace })
+        Self::build(HandedOver::default(), config, store, &clock)
     }
 
-    /// How often the files of certificates and keys are read again; every five seconds where this is not said.
+    fn build(
+        mut sockets: HandedOver,
+        config: Config,
+        store: Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, BindError> {
+        let readiness = Readiness::new(!sockets.is_empty());
+        let socket = sockets.listen(PUBLIC, config.server.listen)?;
+        let admin = config.admin.as_ref().map(|admin| sockets.listen(ADMIN, admin.listen)).transpose()?;
+        sockets.finish()?;
+        let gateway = Gateway::new(config.clone(), store, clock, Random::SYSTEM)?;
+        let places = Places::new(gateway.metrics().clone());
+        let listener = Arc::new(Listener {
+            in_force: ArcSwap::from_pointee(InForce::new(&config.server, gateway, None)?),
+            places,
+            turned_away: Semaphore::new(MOST_TURNED_AWAY),
+            readiness,
+        });
+        let reloading = Reloading::new(Arc::clone(&listener), config);
+        let (clock, reload_interval) = (Arc::clone(clock), RELOAD_INTERVAL);
+        Ok(Self { socket, admin, listener, clock, reloading, reload_interval })
+    }
+
+    /// Reads the configuration again as well, and serves by it where it is good and has changed; at once when somebody
+    /// has `asked`.
+    #[must_use]
+    pub fn reload_from(
+        mut self,
+        source: impl Fn() -> Result<Loaded, Faults> + Send + Sync + 'static,
+        asked: Arc<Notify>,
+    ) -> Self {
+        self.reloading.read_from(Source::new(source), asked);
+        self
+    }
+
+    /// How often files are read again; every five seconds where this is not said.
     #[must_use]
     pub fn reload_interval(mut self, interval: Duration) -> Self {
         self.reload_interval = interval;
@@ -175,6 +206,12 @@ impl Server {
         self.admin.as_ref().map(TcpListener::local_addr)
     }
 
+    /// How long requests under way may take once a shutdown was asked for, by the configuration in force.
+    pub fn shutdown_grace(&self) -> impl Fn() -> Duration + use<> {
+        let listener = Arc::clone(&self.listener);
+        move || listener.in_force.load().shutdown_grace
+    }
+
     /// Serves until `shutdown` is done. Then `/readyz` fails; once those who look at it have had the time to
     /// notice, no connection is accepted any more, requests under way have the grace time to end, and what
     /// goes on behind answered requests is waited for.
@@ -184,60 +221,45 @@ impl Server {
 
     /// The same, with connections served by threads of their own. They must not be stopped before this is done.
     pub async fn run_on(self, workers: &Workers, shutdown: impl Future<Output = ()>) {
-        let Self { socket, admin, listener, reload_interval, shutdown_grace } = self;
-        let gateway = &listener.gateway;
-        let readiness = Arc::new(Readiness::default());
-        let admin =
-            admin.map(|socket| spawn(admin::run(socket, Arc::clone(gateway), Arc::clone(&readiness))));
-        let reloading = spawn(reload(Arc::clone(&listener), reload_interval));
+        let Self { socket, admin, listener, clock, reloading, reload_interval } = self;
+        let (in_force, readiness) = (|| listener.in_force.load_full(), &listener.readiness);
+        let status = admin::Status::new(clock, workers.runtimes().count());
+        let admin = admin.map(|socket| spawn(admin::run(socket, Arc::clone(&listener), status)));
+        let reporting = spawn(report_metrics(Arc::clone(&listener)));
+        let reloading = spawn(reloading.run(reload_interval));
         let watches: Vec<_> = workers
             .runtimes()
-            .map(|runtime| {
-                let gateway = Arc::clone(gateway);
-                AbortOnDropHandle::new(runtime.spawn(async move { gateway.watch_load().await }))
-            })
+            .map(|runtime| AbortOnDropHandle::new(runtime.spawn(in_force().gateway.watch_load())))
             .collect();
-        gateway.look_for_issuers();
+        in_force().gateway.look_for_new_issuers();
 
         let connections = Connections { open: TaskTracker::new(), stopping: CancellationToken::new() };
         let draining = async {
             shutdown.await;
             tracing::info!(event = "server.draining", connections = connections.open.len());
-            readiness.draining.store(true, Ordering::Relaxed);
+            readiness.begin_to_drain();
+            let shutdown_grace = in_force().shutdown_grace;
             tokio::time::sleep(readiness.notice(shutdown_grace)).await;
         };
         tokio::select! {
             () = draining => {}
             () = accept::accept(socket, &listener, workers, &connections) => {}
         }
+        let shutdown_grace = in_force().shutdown_grace;
+        let left = shutdown_grace.saturating_sub(readiness.notice(shutdown_grace));
         let settled = async {
             connections.stopping.cancel();
-            gateway.end_endless();
+            in_force().gateway.end_endless(readiness.tunnels_end_over(left));
             connections.open.close();
             // First, for requests under way begin such work.
             connections.open.wait().await;
-            gateway.settle().await;
+            in_force().gateway.settle().await;
         };
-        let left = shutdown_grace.saturating_sub(readiness.notice(shutdown_grace));
         if tokio::time::timeout(left, settled).await.is_err() {
             tracing::warn!(event = "server.cut_off", "the grace time is over; what was under way is cut off");
         }
-        drop((admin, reloading, watches));
-    }
-}
-
-/// What `/readyz` needs to know, and has been asked.
-#[derive(Debug, Default)]
-struct Readiness {
-    draining: AtomicBool,
-    is_watched: AtomicBool,
-}
-
-impl Readiness {
-    /// How long the listener stays open once draining has begun: a balancer sends new connections until it
-    /// has looked again. Where nobody ever looked, there is nobody to wait for.
-    fn notice(&self, grace: Duration) -> Duration {
-        if self.is_watched.load(Ordering::Relaxed) { LONGEST_NOTICE.min(grace / 6) } else { Duration::ZERO }
+        in_force().gateway.flush_telemetry(LAST_REPORT.min(shutdown_grace / 6)).await;
+        drop((admin, reporting, reloading, watches));
     }
 }
 
@@ -250,25 +272,11 @@ fn store(config: &config::Store, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Store
     })
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A restart must not wait for connections of the one before it to be forgotten.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().map_err(|source| BindError::Listen { address, source })
-}
-
-/// Reads all certificates and keys again and again, for as long as it is awaited.
-async fn reload(listener: Arc<Listener>, interval: Duration) {
+/// Tells the collector again and again, where there is one, what is counted.
+async fn report_metrics(listener: Arc<Listener>) {
     loop {
-        tokio::time::sleep(interval).await;
-        if let Some(tls) = &listener.tls {
-            tls.reload();
-        }
-        listener.gateway.reload();
+        tokio::time::sleep(REPORT_INTERVAL).await;
+        listener.in_force.load_full().gateway.report_metrics();
     }
 }
 

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::seal::{Context, Purpose};
 use crate::tokens::{Identity, Tokens};
-use cookie::Ticket;
+use cookie::{OpenedCookie, Ticket};
 use store::{LeaseOwner, Record, RecordKey, Replaced, Unavailable, Version};
 
 mod cache;
@@ -145,6 +145,11 @@ impl Sessions {
         self.common.clock.now() < moment
     }
 
+    /// How long a session lives, whatever its user does.
+    pub fn lifetime(&self) -> Duration {
+        self.settings.lifetime
+    }
+
     /// The session cookie's name.
     pub fn cookie_name(&self) -> &str {
         &self.settings.cookie_name
@@ -162,16 +167,22 @@ impl Sessions {
 
     /// The ticket in a cookie's value; `None` where we did not seal it, for this cookie of this app.
     pub fn open_cookie(&self, value: &str) -> Option<Ticket> {
-        Ticket::from_cookie(value, &self.common.ring, &self.cookie_context())
+        let ticket = Ticket::from_cookie(value, &self.common.ring, &self.cookie_context());
+        if ticket.is_none()
+            && let Some(key) = Ticket::foreign_key(value, &self.common.ring)
+        {
+            self.common.note_foreign_key(&key);
+        }
+        ticket
     }
 
     /// The same of a request's cookie, which mostly was opened here before.
-    pub fn ticket(&self, value: &str) -> Option<Arc<Ticket>> {
+    pub fn ticket(&self, value: &str) -> Option<Arc<OpenedCookie>> {
         let tickets = &self.common.tickets;
         tickets.get(&self.app, value).or_else(|| {
-            let ticket = Arc::new(self.open_cookie(value)?);
-            tickets.insert(&self.app, value, Arc::clone(&ticket));
-            Some(ticket)
+            let cookie = Arc::new(OpenedCookie::new(self.open_cookie(value)?, value, &self.app)?);
+            tickets.insert(value, Arc::clone(&cookie));
+            Some(cookie)
         })
     }
 
@@ -368,6 +379,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::ops::Deref;
 
     use serde_json::json;
 
@@ -471,7 +483,8 @@ mod tests {
         let (ticket, value) = bench.sessions.create(tokens.clone(), identity()).await.unwrap();
         assert_eq!(bench.sessions.open_cookie(&value), Some(ticket.clone()));
         for _ in 0..2 {
-            assert_eq!(bench.sessions.ticket(&value).as_deref(), Some(&ticket));
+            let opened = bench.sessions.ticket(&value);
+            assert_eq!(opened.as_deref().map(Deref::deref), Some(&ticket));
         }
         let expected = Session {
             identity: identity(),

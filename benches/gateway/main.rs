@@ -31,6 +31,8 @@ mod process;
 mod report;
 mod request;
 mod saturated;
+#[path = "../support/sessions.rs"]
+mod sessions;
 mod storm;
 #[path = "../support/tables.rs"]
 #[allow(dead_code, reason = "the others use the rest")]

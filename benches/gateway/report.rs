@@ -12,10 +12,10 @@ use crate::load::{IN_FLIGHT, Taken};
 use crate::machine;
 use crate::plot::{self, Bar, Curve};
 use crate::saturated::Row;
+use crate::sessions::{ACCESS_TOKEN, OTHER_TOKENS};
 use crate::storm::Storm;
 use crate::tables::{Table, put_into};
 use crate::upstream::ANSWER;
-use crate::world::{ACCESS_TOKEN, OTHER_TOKENS};
 
 const DOCUMENT: &str = "docs/performance.md";
 

@@ -10,10 +10,15 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+
+#[path = "../support/sessions.rs"]
+#[allow(dead_code, reason = "the other one uses the rest")]
+mod sessions;
 
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "the tests use all of it")]
 #[path = "../../tests/it"]
@@ -25,6 +30,7 @@ use tests_of_the_gateway::support;
 use support::browser::Browser;
 use support::gateway::{SESSION_COOKIE, Setup, program};
 use support::issuer::Issuer;
+use support::redis::Redis;
 use support::upstream::{Upstream, full};
 
 const FEW: u64 = 400;
@@ -53,18 +59,39 @@ async fn main() {
             .for_anybody("/", &upstream.url());
         setup.telemetry = format!("telemetry: {{access_log: {log}}}\n");
         for (kind, path) in [("nobody", "/public/orders?page=2"), ("a user", "/api/orders?page=2")] {
-            let mut counted = Vec::new();
-            for count in [FEW, MANY] {
-                let profile = program.with_file_name(format!("callgrind.{log}.{}", kind.replace(' ', "-")));
-                counted.push(count_instructions(&program, &setup, path, count, &profile).await);
-            }
-            let each = (counted[1] - counted[0]) / (MANY - FEW);
-            println!("{kind}, access log {log}: {each} instructions a request");
+            count(&program, &setup, &format!("{kind}, access log {log}"), path, None).await;
         }
+    }
+    let redis = Redis::start().await;
+    let mut setup = Setup::new(&issuer.url()).for_users("/api", &upstream.url());
+    setup.store_in(&redis);
+    setup.telemetry = "telemetry: {access_log: false}\n".to_owned();
+    let cookies = sessions::begin(&setup.yaml(), &redis, 1, Duration::from_hours(1)).await;
+    for (kind, grace) in [("once", "30s"), ("on each request", "0s")] {
+        setup.sessions = format!("store_outage_grace: {grace}");
+        let kind = format!("a user with long tokens, Redis asked {kind}");
+        count(&program, &setup, &kind, "/api/orders?page=2", Some(&cookies[0])).await;
     }
 }
 
-async fn count_instructions(gateway: &Path, setup: &Setup, path: &str, count: u64, profile: &Path) -> u64 {
+/// Says what a request takes. It has this session, or one of a user who has just logged in.
+async fn count(program: &Path, setup: &Setup, kind: &str, path: &str, session: Option<&str>) {
+    let profile = program.with_file_name(format!("callgrind.{}", kind.replace(", ", ".").replace(' ', "-")));
+    let mut counted = Vec::new();
+    for count in [FEW, MANY] {
+        counted.push(count_instructions(program, setup, path, session, count, &profile).await);
+    }
+    println!("{kind}: {} instructions a request", (counted[1] - counted[0]) / (MANY - FEW));
+}
+
+async fn count_instructions(
+    gateway: &Path,
+    setup: &Setup,
+    path: &str,
+    session: Option<&str>,
+    count: u64,
+    profile: &Path,
+) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cloakroom.yaml");
     std::fs::write(&file, setup.yaml()).unwrap();
@@ -82,10 +109,15 @@ async fn count_instructions(gateway: &Path, setup: &Setup, path: &str, count: u6
         .spawn()
         .expect("valgrind");
     let address = address(&mut running).await;
-    let mut browser = Browser::new(address);
-    browser.log_in("/").await;
-    let cookie = format!("{SESSION_COOKIE}={}", browser.session_cookie().unwrap());
-    let request = request(path, &cookie);
+    let session = match session {
+        Some(session) => session.to_owned(),
+        None => {
+            let mut browser = Browser::new(address);
+            browser.log_in("/").await;
+            browser.session_cookie().unwrap()
+        }
+    };
+    let request = request(path, &format!("{SESSION_COOKIE}={session}"));
     let clients = (0..CONNECTIONS).map(|_| tokio::spawn(ask(address, request.clone(), count / CONNECTIONS)));
     for client in clients.collect::<Vec<_>>() {
         client.await.unwrap();

@@ -1,13 +1,14 @@
 //! A store with many sessions, each of a user of its own, and lookups among them.
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloakroom::clock::{Clock, SystemClock};
 use cloakroom::config::{self, SessionKey};
 use cloakroom::random::Random;
-use cloakroom::seal::KeyRing;
+use cloakroom::seal::{Context, KeyRing, Purpose};
 use cloakroom::secret::Secret;
 use cloakroom::session::cookie::Ticket;
 use cloakroom::session::store::Store;
@@ -18,10 +19,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::Measured;
 use crate::stores::{Kind, resident};
 use crate::support::gateway::{NO_ISSUER, Setup, environment};
 use crate::tables::quantile;
+use crate::{Measured, Opened};
 
 /// How many sessions begin at a time, and in one process that forgets them then.
 const AT_A_TIME: usize = 128;
@@ -31,8 +32,8 @@ const BATCH: usize = 500;
 const LOOKUPS: usize = 1_000;
 const RUNS: usize = 5;
 
-/// How many sessions are opened to see how much memory they take.
-const OPENED: usize = 10_000;
+/// How many sessions are opened to see what many of them take.
+pub const OPENED: usize = 100_000;
 
 pub struct Filled {
     kind: Kind,
@@ -147,16 +148,35 @@ impl Filled {
         self.store.read(&key).await.unwrap().expect("a record").sealed.len()
     }
 
-    /// What a session that is open in the process takes of its memory.
-    pub async fn bytes_of_opened(&self) -> u64 {
+    /// What sessions that are open in the process take, as many as there may be.
+    pub async fn opened(&self) -> Opened {
         let (sessions, _) = self.sessions();
-        let before = resident();
+        let context = Context {
+            purpose: Purpose::SessionCookie,
+            name: &self.app.session.cookie_name,
+            app: self.app.origin.as_str(),
+        };
         let opened = self.tickets.iter().take(OPENED);
-        let count = opened.len() as u64;
-        for ticket in opened {
-            sessions.load(ticket).await.unwrap().expect("a session");
+        let cookies: Vec<_> =
+            opened.map(|ticket| ticket.to_cookie(&self.ring, Random::SYSTEM, &context)).collect();
+        let before = resident();
+        for cookie in &cookies {
+            asked(&sessions, cookie).await;
         }
-        resident().saturating_sub(before) / count
+        let bytes = resident().saturating_sub(before) / cookies.len() as u64;
+        let mut times = [Vec::new(), Vec::new()];
+        for run in 0..RUNS {
+            // A step that has no factor in common with their number comes to each of them, in no order that is noticed.
+            for (step, times) in [0, 61_803].into_iter().zip(&mut times) {
+                let started = Instant::now();
+                for number in 0..cookies.len() {
+                    asked(&sessions, &cookies[(run + number * step) % cookies.len()]).await;
+                }
+                times.push(nanoseconds(started.elapsed()) / cookies.len() as u64);
+            }
+        }
+        let [one, at_random] = times.map(|times| times.into_iter().min().unwrap());
+        Opened { count: cookies.len(), bytes, one, at_random }
     }
 
     /// As another process has them, that has none open yet.
@@ -212,6 +232,16 @@ fn identity(number: usize) -> Identity {
         sid: Some(format!("session-{number}")),
         claims: claims.as_object().expect("an object").clone(),
     }
+}
+
+/// What a request does with its session: finds it by its cookie, and copies the token.
+async fn asked(sessions: &Arc<Sessions>, cookie: &str) {
+    let ticket = sessions.ticket(cookie).expect("ours");
+    let session = sessions.load(&ticket).await.unwrap().expect("a session");
+    let mut field = String::with_capacity(2_000);
+    field.push_str("Bearer ");
+    field.push_str(session.tokens.access_token.expose());
+    black_box(&field);
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

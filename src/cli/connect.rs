@@ -1,154 +1,136 @@
-//! `check --connect`: is everything there that the configuration names? One line each, with a remedy
-//! where it is not.
+//! `check --connect`: is everything there that the configuration names, and as it should be? One line each with a
+//! verdict, and with a remedy where that is not `good`.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
-use url::Url;
-
-use crate::clock::SystemClock;
-use crate::config::{Address, Config, Oidc, Origin, RedisServers, SharedSignals, Store, Target, Upstream};
-use crate::oidc::{Client, Transmitter};
-use crate::random::Random;
-use crate::session::store::Store as _;
-use crate::session::store::file::FileStore;
-use crate::session::store::redis::RedisStore;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, SharedSignals, Target};
+use crate::oidc::Transmitter;
 use crate::telemetry::chain;
+
+mod certificate;
+mod collector;
+mod issuer;
+mod store;
+mod upstream;
 
 /// How long each part may take to answer.
 const PART_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of trying one part.
 pub(super) struct Finding {
-    part: String,
-    fault: Option<String>,
+    /// What was tried, and what is good about it.
+    what: String,
+    verdict: Verdict,
+}
+
+/// What is to be thought of it.
+enum Verdict {
+    Good,
+    /// It works, and may not do so for long, or not as meant.
+    Warning(Wrong),
+    /// Users will be turned away.
+    Fault(Wrong),
+}
+
+/// What is wrong, and what to do about it.
+struct Wrong {
+    what: String,
     remedy: &'static str,
 }
 
 impl Finding {
-    fn new(part: String, outcome: Result<(), String>, remedy: &'static str) -> Self {
-        Self { part, fault: outcome.err(), remedy }
+    fn good(what: impl Into<String>) -> Self {
+        Self { what: what.into(), verdict: Verdict::Good }
     }
 
-    /// Whether the part is there.
+    fn warning(part: impl Into<String>, what: impl Into<String>, remedy: &'static str) -> Self {
+        Self { what: part.into(), verdict: Verdict::Warning(Wrong { what: what.into(), remedy }) }
+    }
+
+    fn fault(part: impl Into<String>, what: impl Into<String>, remedy: &'static str) -> Self {
+        Self { what: part.into(), verdict: Verdict::Fault(Wrong { what: what.into(), remedy }) }
+    }
+
+    /// Good, or a fault.
+    fn new(part: impl Into<String>, outcome: Result<(), String>, remedy: &'static str) -> Self {
+        match outcome {
+            Ok(()) => Self::good(part),
+            Err(what) => Self::fault(part, what, remedy),
+        }
+    }
+
+    /// Whether nothing is to be said against it.
     pub(super) fn is_good(&self) -> bool {
-        self.fault.is_none()
+        matches!(self.verdict, Verdict::Good)
+    }
+
+    /// Whether users will be turned away.
+    pub(super) fn is_fault(&self) -> bool {
+        matches!(self.verdict, Verdict::Fault(_))
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.fault {
-            None => write!(formatter, "good    {}", self.part),
-            Some(fault) => write!(formatter, "FAILED  {}: {fault}\n        {}", self.part, self.remedy),
+        let part = &self.what;
+        match &self.verdict {
+            Verdict::Good => write!(formatter, "good     {part}"),
+            Verdict::Warning(Wrong { what, remedy }) => {
+                write!(formatter, "warning  {part}: {what}\n         {remedy}")
+            }
+            Verdict::Fault(Wrong { what, remedy }) => {
+                write!(formatter, "fault    {part}: {what}\n         {remedy}")
+            }
         }
     }
 }
 
-/// Tries the store, each issuer with what each app asks of it, and each upstream once.
+/// Tries the store, each issuer with what each app asks of it, each upstream once and the collector, and looks at our own
+/// certificate.
 pub(super) async fn try_all(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![try_store(&config.store).await];
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut findings = store::check(&config.store, &clock).await;
     let mut tried = HashSet::new();
     for app in &config.apps {
-        for oidc in &app.oidc {
-            let is_first = tried.insert(oidc.issuer.as_str());
-            findings.push(try_issuer(oidc, (!is_first).then_some(&app.origin)).await);
-        }
+        findings.extend(issuer::check(app, &mut tried, &clock).await);
         if let Some(signals) = &app.shared_signals {
-            findings.push(try_transmitter(signals).await);
+            findings.push(try_transmitter(signals, &clock).await);
         }
         for route in &app.routes {
             if let Target::Upstream(upstream) = &route.target
                 && tried.insert(upstream.url.as_str())
             {
-                findings.extend(try_upstream(upstream).await);
+                findings.extend(upstream::check(upstream, clock.now()).await);
             }
         }
     }
+    if let Some(otlp) = &config.telemetry.otlp {
+        findings.push(collector::check(otlp).await);
+    }
+    if let Some(identity) = &config.server.tls {
+        findings.extend(certificate::check(identity, &config.apps, clock.now()));
+    }
     findings
 }
 
-async fn try_store(store: &Store) -> Finding {
-    let remedy = "see that the server runs, takes writes, and knows the username and password";
-    match store {
-        Store::Memory => Finding::new("store: in memory".to_owned(), Ok(()), remedy),
-        // A store that is not there is not made here: it would belong to whoever checks.
-        Store::File { path } if !FileStore::is_made(path) => {
-            Finding::new(format!("store: {}, which the first start makes", path.display()), Ok(()), remedy)
-        }
-        Store::File { path } => {
-            let outcome = match FileStore::open(path, Arc::new(SystemClock)) {
-                Ok(store) => in_time(store.ping()).await,
-                Err(error) => Err(chain(&error)),
-            };
-            let remedy =
-                "stop the other gateway, or see that the folder is whole and belongs to who runs this";
-            Finding::new(format!("store: {}", path.display()), outcome, remedy)
-        }
-        Store::Redis(redis) => {
-            let outcome = match RedisStore::new(redis, Arc::new(SystemClock)) {
-                Ok(store) => in_time(store.ping()).await,
-                Err(error) => Err(chain(&error)),
-            };
-            Finding::new(format!("store: {}", named(&redis.servers)), outcome, remedy)
-        }
-    }
-}
-
-fn named(servers: &RedisServers) -> String {
-    let all = |urls: &[Url]| urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", ");
-    match servers {
-        RedisServers::Single(url) => url.to_string(),
-        RedisServers::Cluster(urls) => format!("cluster of {}", all(urls)),
-        RedisServers::Sentinel { master, urls } => format!("{master}, as sentinels name it: {}", all(urls)),
-    }
-}
-
-/// `again` for a further app, which may ask other things of an issuer that was tried before.
-async fn try_issuer(oidc: &Oidc, again: Option<&Origin>) -> Finding {
-    let client = Client::new(oidc, String::new(), String::new(), Arc::new(SystemClock), Random::SYSTEM);
-    let outcome = match client {
-        Ok(client) => in_time(client.check_offer()).await,
-        Err(error) => Err(chain(&error)),
-    };
-    let remedy = "see that its /.well-known/openid-configuration can be fetched from here, names this very issuer, and \
-         offers what `oidc` asks for";
-    let again = again.map(|origin| format!(", for {} too", origin.as_str())).unwrap_or_default();
-    Finding::new(format!("issuer: {}{again}", oidc.issuer), outcome, remedy)
-}
-
-async fn try_transmitter(signals: &SharedSignals) -> Finding {
-    let outcome = match Transmitter::new(signals, Arc::new(SystemClock)) {
-        Ok(transmitter) => in_time(transmitter.discover()).await,
+async fn try_transmitter(signals: &SharedSignals, clock: &Arc<dyn Clock>) -> Finding {
+    let outcome = match Transmitter::new(signals, Arc::clone(clock)) {
+        Ok(transmitter) => in_time(transmitter.discover()).await.map(drop),
         Err(error) => Err(chain(&error)),
     };
     let remedy = "see that its /.well-known/ssf-configuration can be fetched from here, and names this very transmitter";
-    Finding::new(format!("transmitter: {}", signals.transmitter), outcome, remedy)
-}
-
-/// Each of its addresses.
-async fn try_upstream(upstream: &Upstream) -> Vec<Finding> {
-    let remedy = "see that it runs, and that its address can be reached from here";
-    let mut findings = Vec::new();
-    for address in upstream.servers() {
-        let outcome = match &address {
-            Address::Tcp { host, port } => in_time(TcpStream::connect((host.as_str(), *port))).await,
-            Address::Unix(path) => in_time(UnixStream::connect(path)).await,
-        };
-        findings.push(Finding::new(format!("upstream: {} at {address}", upstream.url), outcome, remedy));
-    }
-    findings
+    Finding::new(format!("transmitter {}", signals.transmitter), outcome, remedy)
 }
 
 async fn in_time<T, E: std::error::Error + 'static>(
     attempt: impl Future<Output = Result<T, E>>,
-) -> Result<(), String> {
+) -> Result<T, String> {
     match tokio::time::timeout(PART_TIMEOUT, attempt).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(chain(&error)),
+        Ok(outcome) => outcome.map_err(|error| chain(&error)),
         Err(_) => Err(format!("no answer within {PART_TIMEOUT:?}")),
     }
 }

@@ -20,7 +20,7 @@ const LOGIN_INFIX: &str = "-login-";
 const DEVICE_SUFFIX: &str = "-device";
 
 /// One app: an origin in the browser, its issuer, and its routes.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct App {
     /// What the browser shows.
     pub origin: Origin,
@@ -50,7 +50,7 @@ pub struct Issuer {
 }
 
 /// The client's registration at an OpenID provider.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Oidc {
     /// Among several, which then differ by it; `None` where it was written as the only one.
     pub name: Option<String>,
@@ -93,7 +93,7 @@ pub struct Oidc {
 }
 
 /// `token_endpoint_auth_method`, by its registered name (RFC 7591 §2).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// The secret in the `Authorization` header (RFC 6749 §2.3.1).
     ClientSecretBasic(Secret),
@@ -114,7 +114,7 @@ pub enum ClientAuth {
 }
 
 /// A transmitter of security events (OpenID Shared Signals Framework 1.0), and what it knows the gateway by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedSignals {
     /// `iss` of its events.
     pub transmitter: Issuer,
@@ -134,7 +134,7 @@ pub enum AssertionAudience {
 }
 
 /// The session's cookie and time limits, for one app.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// The cookie's name.
     pub cookie_name: String,
@@ -158,7 +158,7 @@ pub enum SameSite {
 }
 
 /// Where the requests under one path go.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// The path, which matches itself and all below it: a leading slash, none at the end but for `/`.
     pub path: String,
@@ -191,7 +191,7 @@ pub struct Route {
 }
 
 /// What answers a route.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Other servers.
     Upstream(Box<Upstream>),

@@ -11,7 +11,7 @@ use crate::config::scalar::text;
 use crate::config::{SigningKey, schema};
 
 /// An app's authorization requests, as far as they are not the gateway's own.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Authorization {
     /// Whether they are pushed (RFC 9126).
     pub pushed: PushedAuthorizationRequests,

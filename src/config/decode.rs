@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::config::diagnostic::{InvalidValue, Position};
-use crate::config::document::{self, Content, Kind, Node};
+use crate::config::document::{self, Content, Kind, Node, REDACTED};
 use crate::config::reading::{Place, Reading, Reported};
 use crate::config::schema;
 
@@ -157,7 +157,9 @@ impl Keys<'_, '_> {
         match self.decode(key) {
             Some(result) => result,
             None => {
-                let default = self.reading.within(key, |reading| decode_at(&default, reading));
+                let default = self
+                    .reading
+                    .by_default(|reading| reading.within(key, |reading| decode_at(&default, reading)));
                 default.map(|default| At { written: false, ..default })
             }
         }
@@ -307,7 +309,9 @@ impl<T: Decode, const LEAST: usize> Decode for List<T, LEAST> {
 /// Reads a value together with its place.
 pub(super) fn decode_at<T: Decode>(node: &Node, reading: &mut Reading<'_>) -> Required<T> {
     let value = T::decode(node, reading)?;
-    Ok(At { value, place: Place { position: node.position, text: T::shown(node) }, written: true })
+    let text = T::shown(node);
+    reading.note(|reading| if text == REDACTED { text.clone() } else { in_force(node, reading) });
+    Ok(At { value, place: Place { position: node.position, text }, written: true })
 }
 
 /// Reads a scalar. `wanted` says what is looked for, in words.
@@ -354,6 +358,25 @@ pub(super) fn word<T: Decode + Clone>(
             InvalidValue::new(problem, remedy.as_str())
         })
     })
+}
+
+/// A good value as it counts, with the environment put in.
+fn in_force(node: &Node, reading: &mut Reading<'_>) -> String {
+    let listed = |parts: Vec<String>| parts.join(", ");
+    match &node.content {
+        Content::Scalar { text, .. } => {
+            let text = reading.substitute(text, &node.place()).unwrap_or_default();
+            document::without_user(&text).to_owned()
+        }
+        Content::List(nodes) => {
+            format!("[{}]", listed(nodes.iter().map(|node| in_force(node, reading)).collect()))
+        }
+        Content::Map(entries) => {
+            let entries =
+                entries.iter().map(|(key, node)| format!("{}: {}", key.text, in_force(node, reading)));
+            format!("{{{}}}", listed(entries.collect()))
+        }
+    }
 }
 
 /// Puts down that something of another kind stands here.

@@ -69,11 +69,10 @@ pub(super) fn parse(text: &str, reading: &mut Reading<'_>) -> Result<Node, Repor
 }
 
 impl Node {
-    /// What a fault shows of it. A URL with user information holds a password, wherever it stands.
+    /// What a fault shows of it.
     pub(super) fn shown(&self) -> String {
         match &self.content {
-            Content::Scalar { text, .. } if text.contains("://") && text.contains('@') => REDACTED.to_owned(),
-            Content::Scalar { text, .. } => text.clone(),
+            Content::Scalar { text, .. } => without_user(text).to_owned(),
             Content::List(_) => "[…]".to_owned(),
             Content::Map(_) => "{…}".to_owned(),
         }
@@ -243,6 +242,11 @@ impl Tree {
             },
         }
     }
+}
+
+/// A URL with user information holds a password, wherever it stands.
+pub(super) fn without_user(text: &str) -> &str {
+    if text.contains("://") && text.contains('@') { REDACTED } else { text }
 }
 
 fn key(node: &Node, reading: &mut Reading<'_>) -> Result<Place, Reported> {

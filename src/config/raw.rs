@@ -6,13 +6,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::LogFormat;
 use crate::config::decode::{At, Choice, Keys, List, Optional, Record, Required};
+use crate::config::otlp::{Headers, Ratio};
 use crate::config::reading::Reported;
 use crate::config::scalar::{Count, CountOrZero, DurationOrZero, Fields, Network, Size, Text, Workers};
 use crate::config::secret_ref::SecretRef;
-use crate::config::web::RedisUrl;
+use crate::config::web::{RedisUrl, UpstreamUrl};
 use crate::config::words::Level;
+use crate::config::{LogFormat, OtlpProtocol};
 
 pub(super) mod app;
 pub(super) mod client_auth;
@@ -109,6 +110,21 @@ pub(super) struct Sentinel {
 pub(super) struct Telemetry {
     pub(super) log: Required<Log>,
     pub(super) access_log: Required<bool>,
+    pub(super) otlp: Optional<Otlp>,
+    pub(super) audit: Optional<Audit>,
+}
+
+pub(super) struct Otlp {
+    pub(super) endpoint: Required<UpstreamUrl>,
+    pub(super) protocol: Required<OtlpProtocol>,
+    pub(super) headers: Required<Headers>,
+    pub(super) sample_ratio: Required<Ratio>,
+    pub(super) ca: Optional<Text>,
+}
+
+pub(super) struct Audit {
+    pub(super) key: Required<SecretRef>,
+    pub(super) file: Optional<Text>,
 }
 
 pub(super) struct Log {
@@ -221,7 +237,7 @@ impl Record for Identity {
 
 impl Record for Admin {
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        let about = "IP address and port of /livez and /readyz.";
+        let about = "IP address and port of the status page, /livez, /readyz, /metrics and /sessions.";
         Ok(Self { listen: keys.required("listen", "\"127.0.0.1:9090\"", about) })
     }
 }
@@ -326,8 +342,6 @@ impl Record for Sentinel {
 }
 
 impl Record for Telemetry {
-    const LATER: &[&str] = &["otlp"];
-
     fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
         Ok(Self {
             log: keys.or("log", "{}", "Logs."),
@@ -336,6 +350,44 @@ impl Record for Telemetry {
                 "true",
                 "Whether each answer is noted, in a line on standard output.",
             ),
+            otlp: keys.optional("otlp", "A collector that traces and metrics are handed to."),
+            audit: keys.optional("audit", "The audit trail; none where left out."),
+        })
+    }
+}
+
+impl Record for Otlp {
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self {
+            endpoint: keys.required("endpoint", "http://collector:4317", "Where it listens."),
+            protocol: keys.or("protocol", "grpc", "grpc, or http/protobuf, for which collectors have port 4318."),
+            headers: keys.or(
+                "headers",
+                "{}",
+                "Fields that go along, such as an API key; their values are secrets.",
+            ),
+            sample_ratio: keys.or(
+                "sample_ratio",
+                "1.0",
+                "Of the traces that begin here, the part that is recorded. For one that has begun elsewhere, its traceparent says so.",
+            ),
+            ca: keys.optional(
+                "ca",
+                "A file of certificates in PEM; with https, the only authorities that are believed. The system's where left out.",
+            ),
+        })
+    }
+}
+
+impl Record for Audit {
+    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
+        Ok(Self {
+            key: keys.required(
+                "key",
+                "{file: /run/secrets/audit-key}",
+                "Names users and sessions; 32 bytes in base64, and no session key.",
+            ),
+            file: keys.optional("file", "Where events are appended; standard output where left out."),
         })
     }
 }

@@ -5,7 +5,7 @@
 //! missing without a word.
 
 use crate::config::diagnostic::{Diagnostic, Faults, InvalidValue, Position};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Setting};
 
 /// Where a value stands, and what may be shown of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +25,24 @@ pub(super) struct Reading<'a> {
     path: String,
     faults: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// Those that were read so far, and which of them are being read.
+    settings: Vec<Setting>,
+    open: Vec<usize>,
+    is_default: bool,
 }
 
 impl<'a> Reading<'a> {
     pub(super) fn new(file: &'a str, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { file, environment, path: String::new(), faults: Vec::new(), warnings: Vec::new() }
+        Self {
+            file,
+            environment,
+            path: String::new(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
+            settings: Vec::new(),
+            open: Vec::new(),
+            is_default: false,
+        }
     }
 
     /// Puts down a fault.
@@ -64,9 +77,31 @@ impl<'a> Reading<'a> {
     pub(super) fn within<T>(&mut self, step: &str, inner: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         self.path = self.path_to(step);
+        let (depth, is_default) = (self.open.len(), self.is_default);
+        self.open.push(self.settings.len());
+        self.settings.push(Setting { depth, name: step.to_owned(), value: None, is_default });
         let result = inner(self);
+        self.open.pop();
         self.path.truncate(length);
         result
+    }
+
+    /// Does `inner` with what stands for something that was left out.
+    pub(super) fn by_default<T>(&mut self, inner: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.is_default, true);
+        let result = inner(self);
+        self.is_default = outer;
+        result
+    }
+
+    /// Notes the value of what is being read, unless that was read part by part.
+    pub(super) fn note(&mut self, value: impl FnOnce(&mut Self) -> String) {
+        if let Some(open) = self.open.last().copied()
+            && open + 1 == self.settings.len()
+            && self.settings[open].value.is_none()
+        {
+            self.settings[open].value = Some(value(self));
+        }
     }
 
     /// The path of what is being read, such as `apps[0].oidc`.
@@ -113,6 +148,7 @@ impl<'a> Reading<'a> {
     pub(super) fn finish(mut self, config: Result<Config, Reported>) -> Result<Loaded, Faults> {
         match config {
             Ok(config) if self.faults.is_empty() => {
+                let config = Config { settings: self.settings, ..config };
                 Ok(Loaded { config, warnings: in_order(&mut self.warnings) })
             }
             Ok(_) | Err(Reported(())) => Err(Faults::Found(in_order(&mut self.faults))),

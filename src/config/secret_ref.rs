@@ -67,8 +67,12 @@ impl SecretRef {
         Ok((Secret::new(line), place))
     }
 
-    /// Reads a session key: 32 bytes in base64, of either alphabet, padded or not.
-    pub(super) fn read_session_key(self, reading: &mut Reading<'_>) -> Result<(SessionKey, Place), Reported> {
+    /// Reads a key such as a `session key`: 32 bytes in base64, of either alphabet, padded or not.
+    pub(super) fn read_key(
+        self,
+        what: &str,
+        reading: &mut Reading<'_>,
+    ) -> Result<(SessionKey, Place), Reported> {
         let (secret, place) = self.read(reading)?;
         let text = secret.expose();
         let alphabet = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
@@ -76,9 +80,9 @@ impl SecretRef {
         let bytes = Zeroizing::new(GeneralPurpose::new(alphabet, either).decode(text).unwrap_or_default());
         let problem = match <[u8; 32]>::try_from(bytes.as_slice()) {
             Ok(key) if key != [0; 32] => return Ok((SessionKey::new(key), place)),
-            Ok(_) => "this session key is all zeros".to_owned(),
-            Err(_) if bytes.is_empty() => "this session key is not base64".to_owned(),
-            Err(_) => format!("this session key has {} bytes, not 32", bytes.len()),
+            Ok(_) => format!("this {what} is all zeros"),
+            Err(_) if bytes.is_empty() => format!("this {what} is not base64"),
+            Err(_) => format!("this {what} has {} bytes, not 32", bytes.len()),
         };
         Err(reading.fault(&place, problem, "a key that `cloakroom keygen` made"))
     }

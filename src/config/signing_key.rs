@@ -17,7 +17,7 @@ use super::{jwk, secret_ref};
 use crate::secret::Secret;
 
 /// Where a private key is that signs JWTs, and what is said of it beside it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SigningKey {
     source: KeySource,
     kid: Option<String>,
@@ -25,7 +25,7 @@ pub struct SigningKey {
 }
 
 /// Where a key is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeySource {
     /// In a file, which may change.
     File(PathBuf),

@@ -10,7 +10,7 @@ use super::web::is_loopback_host;
 use super::{CertificateAuthorities, Identity};
 
 /// The servers behind a route.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// `http` or `https`, the name that requests and certificates go by, and an optional path that is put
     /// before the request's.
@@ -53,7 +53,7 @@ pub enum Protocol {
 }
 
 /// How TLS to an upstream differs from the defaults.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
     /// Whom alone to believe; the system's authorities where absent.
     pub ca: Option<CertificateAuthorities>,

@@ -12,13 +12,14 @@ use crate::config::reading::{Place, Reading, Reported};
 use crate::config::scalar::{DurationOrZero, Scope, Text};
 use crate::config::secret_ref::SecretRef;
 use crate::config::{
-    Admin, CertificateAuthorities, Config, Identity, IdentityFile, Limits, Server, SessionKey, Store,
+    Admin, Audit, CertificateAuthorities, Config, Identity, IdentityFile, Limits, Server, SessionKey, Store,
     Telemetry,
 };
 
 mod app;
 mod client_auth;
 mod issuers;
+mod otlp;
 mod redis;
 mod route;
 mod signals;
@@ -44,7 +45,9 @@ pub(super) fn config(file: raw::File, reading: &mut Reading<'_>) -> Result<Confi
     let (session_keys, store, store_outage_grace, times) =
         sessions.unwrap_or_else(|reported| (Err(reported), Err(reported), Err(reported), Err(reported)));
     let apps = file.apps.and_then(|apps| app::apps(apps.value, &times, reading));
-    let telemetry = file.telemetry.and_then(|telemetry| self::telemetry(telemetry.value));
+    let telemetry = file
+        .telemetry
+        .and_then(|telemetry| self::telemetry(telemetry.value, session_keys.as_deref(), reading));
     Ok(Config {
         server: server?,
         admin: admin?,
@@ -53,6 +56,8 @@ pub(super) fn config(file: raw::File, reading: &mut Reading<'_>) -> Result<Confi
         store_outage_grace: store_outage_grace?,
         apps: apps?,
         telemetry: telemetry?,
+        // The reading puts them in.
+        settings: Vec::new(),
     })
 }
 
@@ -169,8 +174,11 @@ fn sessions(sessions: raw::Sessions, reading: &mut Reading<'_>) -> Sessions {
 }
 
 fn session_keys(keys: List<SecretRef, 1>, reading: &mut Reading<'_>) -> Result<Vec<SessionKey>, Reported> {
-    let keys: Vec<_> =
-        keys.0.into_iter().map(|key| key.and_then(|key| key.value.read_session_key(reading))).collect();
+    let keys: Vec<_> = keys
+        .0
+        .into_iter()
+        .map(|key| key.and_then(|key| key.value.read_key("session key", reading)))
+        .collect();
     distinct(keys, "session key", reading)
 }
 
@@ -217,13 +225,48 @@ fn times(
     Ok(SessionTimes { idle_timeout, lifetime, refresh_before_expiry: refresh_before_expiry? })
 }
 
-fn telemetry(telemetry: raw::Telemetry) -> Result<Telemetry, Reported> {
+fn telemetry(
+    telemetry: raw::Telemetry,
+    session_keys: Result<&[SessionKey], &Reported>,
+    reading: &mut Reading<'_>,
+) -> Result<Telemetry, Reported> {
+    let otlp = telemetry.otlp.and_then(|otlp| otlp.map(|otlp| otlp::otlp(otlp.value, reading)).transpose());
+    let audit = telemetry
+        .audit
+        .and_then(|audit| audit.map(|audit| self::audit(audit.value, session_keys, reading)).transpose());
     let log = telemetry.log?.value;
     Ok(Telemetry {
+        audit: audit?,
         log_format: log.format?.value,
         log_level: log.level?.value.0.to_owned(),
         access_log: telemetry.access_log?.value,
+        otlp: otlp?,
     })
+}
+
+fn audit(
+    audit: raw::Audit,
+    session_keys: Result<&[SessionKey], &Reported>,
+    reading: &mut Reading<'_>,
+) -> Result<Audit, Reported> {
+    let key = audit.key.and_then(|key| key.value.read_key("audit key", reading)).and_then(|(key, place)| {
+        // Whoever is to find a user in the trail gets this key, and must be able to open no cookie.
+        if session_keys.is_ok_and(|keys| keys.contains(&key)) {
+            let remedy = "a key of its own that `cloakroom keygen` made";
+            return Err(reading.fault(&place, "one of the session keys", remedy));
+        }
+        Ok(key)
+    });
+    let file = audit.file.and_then(|file| {
+        let Some(file) = file else { return Ok(None) };
+        let path = PathBuf::from(file.value.0);
+        if folder_around(&path).is_dir() && !path.is_dir() {
+            return Ok(Some(path));
+        }
+        let problem = "a file in a folder that is not there, or a folder";
+        Err(reading.fault(&file.place, problem, "a file such as `/var/log/cloakroom/audit.log`"))
+    });
+    Ok(Audit { key: key?, file: file? })
 }
 
 /// Every value of a list, where each could be read.

@@ -7,8 +7,8 @@ use crate::config::decode::{Decode, word};
 use crate::config::document::Node;
 use crate::config::reading::{Reading, Reported};
 use crate::config::{
-    AssertionAudience, Auth, Csrf, LogFormat, Protocol, PushedAuthorizationRequests, RateLimitKey,
-    ResponseMode, SameSite, SigningAlgorithm, schema,
+    AssertionAudience, Auth, Csrf, LogFormat, OtlpProtocol, Protocol, PushedAuthorizationRequests,
+    RateLimitKey, ResponseMode, SameSite, SigningAlgorithm, schema,
 };
 
 /// The least that is logged.
@@ -58,6 +58,7 @@ words!(ResponseMode {
     "query.jwt" => Self::QueryJwt,
     "form_post.jwt" => Self::FormPostJwt
 } later []);
+words!(OtlpProtocol { "grpc" => Self::Grpc, "http/protobuf" => Self::HttpProtobuf } later []);
 words!(LogFormat { "json" => Self::Json, "text" => Self::Text } later []);
 words!(Level {
     "error" => Self("error"),

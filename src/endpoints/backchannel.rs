@@ -42,6 +42,7 @@ impl Endpoints {
         let Some(token) = logout_token(&form) else { return Ok(invalid(&Invalid::Form)) };
         let Some(client) = self.clients.for_token(&token) else {
             tracing::warn!(event = "backchannel.refused", error = %JwtFault::Issuer);
+            self.note_refused("logout-token");
             return Ok(invalid(&Invalid::Token));
         };
         let read = tokio::time::timeout(ISSUER_WAIT, client.read_logout_token(&token));
@@ -50,6 +51,7 @@ impl Endpoints {
             Err(LogoutTokenError::Unavailable(unavailable)) => return Err(unavailable.into()),
             Err(error @ LogoutTokenError::Fault(_)) => {
                 tracing::warn!(event = "backchannel.refused", error = %chain(&error));
+                self.note_refused("logout-token");
                 return Ok(invalid(&Invalid::Token));
             }
         };
@@ -58,7 +60,7 @@ impl Endpoints {
         let roster = self.roster.of_client(client);
         match self.sessions.is_claimed_for_client(issuer, client_id, &id).await {
             Ok(false) => {}
-            Ok(true) => return Ok(replayed()),
+            Ok(true) => return Ok(self.replayed()),
             // The issuer may not ask again.
             Err(unavailable) => {
                 roster.end_once_possible(whose, Cause::Backchannel);
@@ -69,10 +71,16 @@ impl Endpoints {
         // Last, for a token that came to nothing, with this gateway or its store, must be good for another try.
         match self.sessions.claim_once_for_client(issuer, client_id, &id, REMEMBERED).await {
             Ok(true) => {}
-            Ok(false) => return Ok(replayed()),
+            Ok(false) => return Ok(self.replayed()),
             Err(error) => tracing::warn!(event = "backchannel.not_remembered", %error),
         }
         Ok(respond::empty())
+    }
+
+    fn replayed(&self) -> Response<Body> {
+        tracing::warn!(event = "backchannel.replayed");
+        self.note_refused("logout-token");
+        invalid(&Invalid::Replayed)
     }
 }
 
@@ -93,11 +101,6 @@ fn logout_token(form: &[u8]) -> Option<Secret> {
         (Some((_, token)), None) => Some(Secret::new(token)),
         (_, _) => None,
     }
-}
-
-fn replayed() -> Response<Body> {
-    tracing::warn!(event = "backchannel.replayed");
-    invalid(&Invalid::Replayed)
 }
 
 /// §2.8. Which check failed stands in the log alone.

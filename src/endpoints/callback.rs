@@ -11,6 +11,7 @@ use super::login_cookie::{LIFETIME, Login};
 use super::silent::{self, Silent};
 use super::{Endpoints, ISSUER_WAIT, issuer_too_slow, return_to};
 use crate::body::Body;
+use crate::clock::Timestamp;
 use crate::error::{Code, Refusal};
 use crate::oidc::{AuthorizationResponse, Client, JwtFault, ResponseError, ResponseIssuerError};
 use crate::respond;
@@ -18,6 +19,8 @@ use crate::revocation::Revocations;
 use crate::secret::Secret;
 use crate::session::cookie::Ticket;
 use crate::session::{Cause, Session, Sessions};
+use crate::telemetry::audit::{Event, Facts};
+use crate::telemetry::for_request;
 use crate::tokens::{Identity, Tokens};
 
 /// What our own page sends along with a response that comes for the second time.
@@ -37,6 +40,8 @@ pub(super) struct Begun {
     ticket: Ticket,
     pub(super) cookie: Secret,
     identity: Identity,
+    /// When it will have ended at the latest.
+    expires_at: Timestamp,
 }
 
 impl Endpoints {
@@ -99,6 +104,7 @@ impl Endpoints {
             Err(error) if login.silent.is_some() && error.wants_the_user() => {
                 tracing::info!(event = "login.nobody_there", cause = %error);
                 self.count("not_logged_in");
+                self.note_failure("not-logged-in");
                 return Ok(Conclusion::NotLoggedIn(vec![ended]));
             }
             Err(error) => return Err(refuse(error.into())),
@@ -112,7 +118,7 @@ impl Endpoints {
         let (client, expected) = (Arc::clone(client), login.expected.clone());
         let redemption = async move { client.redeem(&code, &expected).await.map_err(Refusal::from) };
         let begun = self.begin_session(redemption).await.map_err(refuse)?;
-        self.succeed(headers, login.previous.as_ref(), &begun).await;
+        self.succeed(headers, login.previous.as_ref(), &begun, "authorization_code").await;
 
         let mut cookies = vec![self.sessions.set_cookie(begun.cookie.expose()), ended];
         cookies.extend(self.login_cookies.tell_others(headers, state, &begun.cookie, self.clock.now()));
@@ -136,7 +142,14 @@ impl Endpoints {
 
     pub(super) fn count_failure(&self, refusal: Refusal) -> Refusal {
         self.count(if refusal.code.status().is_server_error() { "unavailable" } else { "failed" });
+        self.note_failure(refusal.reason());
         refusal
+    }
+
+    /// For the audit trail.
+    pub(super) fn note_failure(&self, reason: &'static str) {
+        let facts = Facts { app: self.sessions.app(), reason: Some(reason), ..Facts::default() };
+        self.sessions.common().audit().note(Event::LoginFailed, &facts);
     }
 
     fn count(&self, result: &'static str) {
@@ -151,7 +164,7 @@ impl Endpoints {
     ) -> Result<Begun, E> {
         let (sessions, revocations) = (Arc::clone(&self.sessions), self.revocations.clone());
         let (deliver, delivered) = oneshot::channel();
-        self.tasks.spawn(async move {
+        let beginning = async move {
             let begun = match redemption.await {
                 Ok((tokens, identity)) => {
                     begin(&sessions, &revocations, tokens, identity).await.map_err(E::from)
@@ -161,11 +174,13 @@ impl Endpoints {
             if let Err(Ok(unwanted)) = deliver.send(begun) {
                 tracing::info!(event = "login.abandoned");
                 if let Ok(Some(session)) = sessions.end(&unwanted.ticket).await {
-                    sessions.note_end(Cause::Abandoned);
-                    revocations.revoke(&session.identity.issuer, &session.tokens).await;
+                    let facts = sessions.facts(&session.identity, unwanted.ticket.record_key());
+                    sessions.note_end(Cause::Abandoned, &facts);
+                    revocations.revoke(&session.identity, &session.tokens).await;
                 }
             }
-        });
+        };
+        self.tasks.spawn(for_request(beginning));
         match tokio::time::timeout(ISSUER_WAIT, delivered).await {
             Ok(Ok(begun)) => begun,
             Ok(Err(_)) => Err(Refusal::new(Code::Internal, "The login broke off.").into()),
@@ -175,9 +190,18 @@ impl Endpoints {
 
     /// A new session has begun. It ends those that this login replaces (R23): the one the browser had when it began,
     /// and the one it has now.
-    pub(super) async fn succeed(&self, headers: &HeaderMap, previous: Option<&Secret>, begun: &Begun) {
+    pub(super) async fn succeed(
+        &self,
+        headers: &HeaderMap,
+        previous: Option<&Secret>,
+        begun: &Begun,
+        grant: &'static str,
+    ) {
         tracing::info!(event = "login.succeeded");
         self.count("succeeded");
+        let facts = self.sessions.facts(&begun.identity, begun.ticket.record_key());
+        let facts = Facts { kind: Some(grant), expires_at: Some(begun.expires_at), ..facts };
+        self.sessions.common().audit().note(Event::LoginSucceeded, &facts);
         let began_with = previous.and_then(|value| self.sessions.open_cookie(value.expose()));
         let has_now = self.ticket(headers).ok().flatten();
         for ticket in began_with.into_iter().chain(has_now) {
@@ -215,6 +239,7 @@ impl Endpoints {
         {
             return Ok(respond::see_other("/"));
         }
+        self.note_failure("not-under-way");
         Err(self.offer_login(
             Refusal::new(Code::LoginFailed, "This login is no longer under way. Please start again."),
             None,
@@ -224,11 +249,13 @@ impl Endpoints {
     async fn replace(&self, ticket: Ticket, identity: &Identity) {
         match self.sessions.end(&ticket).await {
             Ok(Some(session)) => {
-                self.sessions.note_end(Cause::Replaced);
+                let facts = self.sessions.facts(&session.identity, ticket.record_key());
+                self.sessions.note_end(Cause::Replaced, &facts);
                 if !may_share_grant(&session, identity) {
                     let revocations = self.revocations.clone();
-                    let issuer = session.identity.issuer;
-                    self.tasks.spawn(async move { revocations.revoke(&issuer, &session.tokens).await });
+                    let revocation =
+                        async move { revocations.revoke(&session.identity, &session.tokens).await };
+                    self.tasks.spawn(for_request(revocation));
                 }
             }
             Ok(None) => {}
@@ -250,9 +277,12 @@ async fn begin(
     identity: Identity,
 ) -> Result<Begun, Refusal> {
     match sessions.create(tokens.clone(), identity.clone()).await {
-        Ok((ticket, cookie)) => Ok(Begun { ticket, cookie: Secret::new(cookie), identity }),
+        Ok((ticket, cookie)) => {
+            let expires_at = sessions.common().now() + sessions.lifetime();
+            Ok(Begun { ticket, cookie: Secret::new(cookie), identity, expires_at })
+        }
         Err(unavailable) => {
-            revocations.revoke(&identity.issuer, &tokens).await;
+            revocations.revoke(&identity, &tokens).await;
             Err(unavailable.into())
         }
     }

@@ -36,7 +36,9 @@ impl Endpoints {
     pub(super) async fn begin_device_login(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
         let client = self.client_for_devices(&Parameters::of(head)?)?;
         let begun = tokio::time::timeout(ISSUER_WAIT, client.authorize_device()).await;
-        let begun = begun.map_err(|_| issuer_too_slow())??;
+        let begun = begun.map_err(|_| issuer_too_slow()).and_then(|begun| Ok(begun?));
+        let begun = begun.map_err(|refusal| self.note_not_begun(refusal))?;
+        self.note_begun(client, "device_code");
         let now = self.clock.now();
         let app = self.origin.as_str();
         let notice =
@@ -126,7 +128,7 @@ impl Endpoints {
     }
 
     async fn device_login_succeeded(&self, headers: &HeaderMap, begun: &Begun) -> Response<Body> {
-        self.succeed(headers, None, begun).await;
+        self.succeed(headers, None, begun, "device_code").await;
         let mut response = self.device_login_over("authenticated");
         let cookies = self.login_cookies.tell_others(headers, "", &begun.cookie, self.clock.now());
         for cookie in [self.sessions.set_cookie(begun.cookie.expose())].into_iter().chain(cookies) {
@@ -137,6 +139,7 @@ impl Endpoints {
 
     fn device_login_failed(&self, status: &'static str) -> Response<Body> {
         self.sessions.common().metrics().count_login(self.sessions.app(), "failed");
+        self.note_failure(status);
         self.device_login_over(status)
     }
 

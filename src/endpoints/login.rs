@@ -8,10 +8,11 @@ use super::login_cookie::Login;
 use super::silent::{self, Silent};
 use super::{Endpoints, ISSUER_WAIT, Parameters, issuer_too_slow, return_to};
 use crate::body::Body;
-use crate::error::Refusal;
+use crate::error::{Code, Refusal};
 use crate::oidc::{AuthorizationRequest, Client};
 use crate::respond;
 use crate::secret::Secret;
+use crate::telemetry::audit::{Event, Facts};
 
 /// Longer `acr_values` would make the login cookie larger than browsers keep.
 pub(super) const LONGEST_ACR_VALUES: usize = 512;
@@ -27,7 +28,8 @@ impl Endpoints {
             return Err(Refusal::bad_request("A login that begins by POST names its issuer as iss."));
         }
         let silent = Silent::of(head, &parameters);
-        match self.begin_login(head, &parameters, silent).await {
+        let begun = self.begin_login(head, &parameters, silent).await;
+        match begun.map_err(|refusal| self.note_not_begun(refusal)) {
             Err(refusal) if silent == Some(Silent::Frame) => Ok(silent::tell(refusal)),
             begun => begun,
         }
@@ -80,11 +82,27 @@ impl Endpoints {
             .await
             .map_err(|_| issuer_too_slow())??;
 
+        self.note_begun(client, "authorization_code");
         let mut response = respond::see_other(location.as_str());
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    /// For the audit trail.
+    pub(super) fn note_begun(&self, client: &Client, grant: &'static str) {
+        let (app, issuer) = (self.sessions.app(), Some(client.issuer()));
+        let facts = Facts { app, issuer, kind: Some(grant), ..Facts::default() };
+        self.sessions.common().audit().note(Event::LoginBegun, &facts);
+    }
+
+    /// The same of what the issuer did not begin. A request that makes no sense is no login.
+    pub(super) fn note_not_begun(&self, refusal: Refusal) -> Refusal {
+        if matches!(refusal.code, Code::LoginFailed | Code::IssuerUnavailable) {
+            self.note_failure(refusal.reason());
+        }
+        refusal
     }
 
     /// The client of the issuer that this login names, or of the only one; `None` where there is a choice.

@@ -20,6 +20,7 @@ use crate::revocation::Revocations;
 use crate::session::cookie::Ticket;
 use crate::session::store::Unavailable;
 use crate::session::{Cause, Session, Sessions};
+use crate::telemetry::for_request;
 
 /// How long a logout waits for the issuer, for the revocation and for the metadata each. The revocation goes
 /// on by itself.
@@ -60,7 +61,7 @@ impl Endpoints {
             ticket,
         };
         let state = self.random.token::<16>();
-        match self.tasks.spawn(ending.run(by_script, state)).await {
+        match self.tasks.spawn(for_request(ending.run(by_script, state))).await {
             Ok(location) => Ok(location?),
             Err(broken) => Err(Refusal::new(Code::Internal, "The logout broke off.").because(broken)),
         }
@@ -86,14 +87,14 @@ impl Ending {
             Ok(None) => return Ok("/".to_owned()),
             Err(unavailable) => {
                 let tasks = self.tasks.clone();
-                tasks.spawn(self.persist(known));
+                tasks.spawn(for_request(self.persist(known)));
                 return Err(unavailable);
             }
         };
-        self.sessions.note_end(Cause::Logout);
-        let (revocations, tokens) = (self.revocations.clone(), session.tokens.clone());
-        let issuer = session.identity.issuer.clone();
-        let revocation = self.tasks.spawn(async move { revocations.revoke(&issuer, &tokens).await });
+        self.note_end(&session);
+        let (revocations, ended) = (self.revocations.clone(), session.clone());
+        let revocation = async move { revocations.revoke(&ended.identity, &ended.tokens).await };
+        let revocation = self.tasks.spawn(for_request(revocation));
         if tokio::time::timeout(ISSUER_WAIT, revocation).await.is_err() {
             tracing::warn!(event = "revocation.slow", "the logout does not wait for it");
         }
@@ -127,12 +128,17 @@ impl Ending {
         match ended.await {
             Ok(ended) => {
                 if let Some(session) = ended.map(Arc::new).or(known) {
-                    self.sessions.note_end(Cause::Logout);
-                    self.revocations.revoke(&session.identity.issuer, &session.tokens).await;
+                    self.note_end(&session);
+                    self.revocations.revoke(&session.identity, &session.tokens).await;
                 }
             }
             Err(_) => tracing::error!(event = "logout.unfinished", "the store did not come back in time"),
         }
+    }
+
+    fn note_end(&self, session: &Session) {
+        let facts = self.sessions.facts(&session.identity, self.ticket.record_key());
+        self.sessions.note_end(Cause::Logout, &facts);
     }
 }
 

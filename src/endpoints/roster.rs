@@ -12,6 +12,8 @@ use crate::oidc::Client;
 use crate::revocation::Revocations;
 use crate::session::store::{RecordKey, Unavailable};
 use crate::session::{Cause, Session, Sessions, Whose};
+use crate::telemetry::audit::{Event, Facts};
+use crate::telemetry::for_request;
 
 /// For how long, and how often, a store that is away is asked again to end what was to be ended.
 const RETRY_FOR: Duration = Duration::from_secs(60);
@@ -93,6 +95,10 @@ impl Roster {
                 listed.extend(idle_expires_at.map(|at| app.tell(at)));
             }
         }
+        if let Some(app) = self.apps.first() {
+            let facts = Facts { count: u64::try_from(listed.len()).ok(), ..whose.facts() };
+            app.sessions.common().audit().note(Event::SessionsListed, &facts);
+        }
         Ok(listed)
     }
 
@@ -103,7 +109,7 @@ impl Roster {
     /// Where the store cannot be asked. What was to be ended then is, as soon as the store is back, if
     /// that is soon.
     pub async fn end(&self, whose: Whose, cause: Cause) -> Result<Vec<Listed>, Unavailable> {
-        match self.tasks.spawn(self.begin(whose, cause).run()).await {
+        match self.tasks.spawn(for_request(self.begin(whose, cause).run())).await {
             Ok(ended) => ended,
             Err(broken) => Err(Unavailable(format!("the ending broke off: {broken}"))),
         }
@@ -111,7 +117,7 @@ impl Roster {
 
     /// The same for those who have learned already that the store is away.
     pub fn end_once_possible(&self, whose: Whose, cause: Cause) {
-        self.tasks.spawn(self.begin(whose, cause).persist());
+        self.tasks.spawn(for_request(self.begin(whose, cause).persist()));
     }
 
     fn begin(&self, whose: Whose, cause: Cause) -> Ending {
@@ -150,7 +156,7 @@ impl Ending {
             Ok(()) => Ok(self.ended),
             Err(unavailable) => {
                 let tasks = self.tasks.clone();
-                tasks.spawn(self.persist());
+                tasks.spawn(for_request(self.persist()));
                 Err(unavailable)
             }
         }
@@ -182,14 +188,18 @@ impl Ending {
                 if ended.is_some() || next.is_doubtful {
                     // What has died of idleness already is revoked, and no more.
                     let alive = ended.as_ref().filter(|ended| app.sessions.is_future(ended.idle_expires_at));
-                    if alive.is_some() || ended.is_none() {
-                        app.sessions.note_end(self.cause);
-                    }
+                    let is_news = alive.is_some() || ended.is_none();
                     self.ended.extend(alive.map(|ended| app.tell(ended.idle_expires_at)));
                     let newest = ended.and_then(|ended| ended.session).map(Arc::new);
-                    if let Some(session) = newest.or(next.held.take()) {
-                        let (issuer, revocations) = (Arc::clone(&app.issuer), app.revocations.clone());
-                        self.tasks.spawn(async move { revocations.revoke(&issuer, &session.tokens).await });
+                    let newest = newest.or(next.held.take());
+                    if is_news {
+                        app.note_end(self.cause, &self.whose, &next.key, newest.as_deref());
+                    }
+                    if let Some(session) = newest {
+                        let revocations = app.revocations.clone();
+                        let revocation =
+                            async move { revocations.revoke(&session.identity, &session.tokens).await };
+                        self.tasks.spawn(for_request(revocation));
                     }
                 }
                 found.pop();
@@ -201,6 +211,20 @@ impl Ending {
 }
 
 impl Listing {
+    /// Of a session that nobody here had open, no more is known than whose was to end.
+    fn note_end(&self, cause: Cause, whose: &Whose, key: &RecordKey, session: Option<&Session>) {
+        let facts = match session {
+            Some(session) => self.sessions.facts(&session.identity, key),
+            None => Facts {
+                app: self.sessions.app(),
+                issuer: Some(&self.issuer),
+                session: Some(&key.0),
+                ..whose.facts()
+            },
+        };
+        self.sessions.note_end(cause, &facts);
+    }
+
     async fn find(&self, whose: &Whose) -> Result<Vec<Found>, Unavailable> {
         let keys = self.sessions.find(&self.issuer, whose).await?;
         let found =

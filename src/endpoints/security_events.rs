@@ -30,24 +30,28 @@ use crate::telemetry::chain;
 #[derive(Debug)]
 pub struct Signals {
     transmitter: Transmitter,
-    authorization: Option<Secret>,
+    config: config::SharedSignals,
 }
 
 impl Signals {
-    /// The events that the configuration names.
+    /// The events that the configuration names. What there was `before` is kept where that is as it was.
     ///
     /// # Errors
     /// Where the machine has no root certificates.
     pub fn new(
         signals: &config::SharedSignals,
         clock: &Arc<dyn Clock>,
-    ) -> Result<Self, connector::BuildError> {
+        before: Option<&Arc<Self>>,
+    ) -> Result<Arc<Self>, connector::BuildError> {
+        if let Some(before) = before.filter(|before| before.config == *signals) {
+            return Ok(Arc::clone(before));
+        }
         let transmitter = Transmitter::new(signals, Arc::clone(clock))?;
-        Ok(Self { transmitter, authorization: signals.authorization.clone() })
+        Ok(Arc::new(Self { transmitter, config: signals.clone() }))
     }
 
     fn is_authorized(&self, headers: &HeaderMap) -> bool {
-        let Some(wanted) = &self.authorization else { return true };
+        let Some(wanted) = &self.config.authorization else { return true };
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         // By their hashes, so that the time it takes tells nothing about the text.
         let is_wanted = |given: &HeaderValue| Sha256::digest(given) == Sha256::digest(wanted.expose());
@@ -65,6 +69,7 @@ impl Endpoints {
                 event = "signals.refused",
                 error = "the Authorization field is not the one agreed on"
             );
+            self.note_refused("security-event");
             return Ok(refused("authentication_failed", "The Authorization field is not the one agreed on."));
         }
         if !is_of_type(head, "application/secevent+jwt") {
@@ -80,6 +85,7 @@ impl Endpoints {
             Err(SecurityEventError::Unavailable(unavailable)) => Err(unavailable.into()),
             Err(error @ SecurityEventError::Fault(fault)) => {
                 tracing::warn!(event = "signals.refused", error = %chain(&error));
+                self.note_refused("security-event");
                 Ok(explain(fault))
             }
         }

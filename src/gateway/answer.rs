@@ -1,9 +1,11 @@
 //! What a route answers: an upstream's response, or a file.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::time::Instant;
 
 use super::app::{App, User};
 use super::bearer::Bearer;
@@ -18,13 +20,14 @@ use crate::files::Files;
 use crate::proxy::body::{Replay, bounded};
 use crate::proxy::challenge::{TokenRefusal, refusal_of_token};
 use crate::proxy::headers::{self, Facts};
-use crate::proxy::tunnel::{Tunnel, is_handshake};
+use crate::proxy::tunnel::Tunnel;
 use crate::proxy::{self, Answer, Presented, Upstream};
 use crate::refresh::ClientToken;
 use crate::respond::{self, Audience};
 use crate::secret::Secret;
 use crate::session::{Session, cookie};
 use crate::telemetry::RequestId;
+use crate::telemetry::metrics::Site;
 
 /// The media type of server-sent events.
 const EVENT_STREAM: &[u8] = b"text/event-stream";
@@ -34,11 +37,13 @@ pub(super) struct Exchange<'a> {
     pub(super) app: &'a App,
     pub(super) rules: &'a config::Route,
     pub(super) upstream: &'a Upstream,
+    pub(super) site: &'a Site,
     pub(super) client_token: Option<&'a Arc<ClientToken>>,
     pub(super) path: PathAndQuery,
     pub(super) connection: Connection,
     pub(super) request_id: RequestId,
     pub(super) audience: Audience,
+    pub(super) is_handshake: bool,
 }
 
 impl Exchange<'_> {
@@ -52,7 +57,7 @@ impl Exchange<'_> {
         if content_length(&request).is_some_and(|length| length > self.app.body_bytes) {
             return Err(Refusal::new(Code::TooLarge, "The body is larger than is let through here."));
         }
-        let client = is_handshake(&request).then(|| self.connection.client.tunnel_end());
+        let client = self.is_handshake.then(|| self.connection.client.tunnel_end());
         cookie::remove(request.headers_mut(), |name| self.app.owns_cookie(name));
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = bounded(body, self.app.body_bytes);
@@ -66,7 +71,7 @@ impl Exchange<'_> {
             proxy::tunnel::write_handshake(response.headers_mut());
             self.app.open_tunnel(Tunnel { client, upstream }, ticket, Arc::clone(&self.connection.client));
         } else if is_event_stream(&response) {
-            let end = self.app.end_of_endless(ticket);
+            let end = self.app.end_of_event_stream(ticket);
             response = response.map(|body| proxy::body::until(body, end));
         }
         Ok(response)
@@ -183,7 +188,22 @@ impl Exchange<'_> {
             peer_is_trusted: self.app.trusts(peer),
             request_id: self.request_id,
         };
-        Ok(self.upstream.forward(request, &self.path, presented, &facts, self.app.random).await?)
+        let mut span = self.upstream.span(&request, &self.path);
+        let began = Instant::now();
+        let mut exchange =
+            pin!(self.upstream.forward(request, &self.path, presented, &facts, self.app.random));
+        let answered = match &span {
+            Some(span) => Box::pin(span.within(exchange.as_mut())).await,
+            None => exchange.await,
+        };
+        self.site.count_exchange(began.elapsed());
+        if let Some(span) = &mut span {
+            match &answered {
+                Ok(answer) => span.answered(answer.response.status()),
+                Err(error) => span.failed(error.as_str()),
+            }
+        }
+        Ok(answered?)
     }
 
     fn prepare(&self, mut answer: Answer, token: Option<&Secret>) -> Answer {

@@ -1,46 +1,55 @@
 //! One app: who may use which of its routes, and with what session.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use ipnet::IpNet;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client_address::is_trusted;
 use super::connection::ClientConnection;
+use super::departure::Departure;
 use super::foundation::{BuildError, Core, Shared};
 use super::guard;
 use super::rate_limit::RateLimits;
 use super::route::{self, Paths};
 use crate::body::Body;
 use crate::config::{self, Auth, Target, Token};
-use crate::endpoints::{Endpoints, Means, Roster, login_location};
+use crate::endpoints::{Endpoint, Endpoints, Means, Roster, Signals, login_location};
 use crate::error::{Code, Refusal};
 use crate::files::Files;
+use crate::oidc::Clients;
 use crate::proxy::headers::ToldOrigin;
-use crate::proxy::tunnel::{Tunnel, is_handshake};
+use crate::proxy::tunnel::Tunnel;
 use crate::proxy::{self, Upstream};
 use crate::random::Random;
 use crate::refresh::{ClientToken, ClientTokens, Confirmations, Failure, Refresher};
 use crate::reloaded::Reload;
 use crate::respond::{self, Audience};
-use crate::session::cookie::{self, Ticket};
+use crate::session::cookie::{self, OpenedCookie, Ticket};
 use crate::session::{Session, Sessions};
-use crate::telemetry::access_log::Site;
+use crate::telemetry::metrics::{Readings, Site};
 
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) origin: config::Origin,
     pub(super) told_origin: ToldOrigin,
     pub(super) base_path: String,
+    /// Where no route and no endpoint is.
+    pub(super) nowhere: Site,
+    endpoint_sites: Vec<(Endpoint, Site)>,
     /// Those of all apps.
     pub(super) cookies: Arc<[config::Session]>,
     pub(super) endpoints: Endpoints,
+    pub(super) clients: Clients,
+    pub(super) signals: Option<Arc<Signals>>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) refresher: Refresher,
+    /// Those that the routes want.
+    client_tokens: ClientTokens,
     /// Where tokens are to be confirmed while they are used.
     pub(super) confirmations: Option<Confirmations>,
     /// Whether users choose one.
@@ -50,14 +59,14 @@ pub(super) struct App {
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) body_bytes: u64,
     pub(super) tunnel_idle_timeout: Duration,
-    pub(super) endless_stop: CancellationToken,
+    pub(super) departure: Departure,
     pub(super) random: Random,
     pub(super) tasks: TaskTracker,
 }
 
 #[derive(Debug)]
 pub(super) struct Route {
-    /// As the access log names it.
+    /// As metrics and the access log name it.
     pub(super) site: Site,
     pub(super) rules: config::Route,
     pub(super) answers: Answers,
@@ -69,14 +78,22 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) enum Answers {
     /// The upstream, and how many segments are taken off each path.
-    Upstream(Upstream, usize),
+    Upstream(Arc<Upstream>, usize),
     /// The files, and how many segments the route's own path has.
     Files(Files, usize),
 }
 
+/// What is looked at of a request before its body is.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) method: &'a Method,
+    pub(super) uri: &'a Uri,
+    pub(super) headers: &'a HeaderMap,
+}
+
 /// A live session that a request may use.
 pub(super) struct User {
-    pub(super) ticket: Arc<Ticket>,
+    pub(super) ticket: Arc<OpenedCookie>,
     pub(super) session: Arc<Session>,
 }
 
@@ -105,58 +122,75 @@ impl App {
         shared: &Shared<'_>,
     ) -> Result<Self, BuildError> {
         let Core { clients, signals, sessions, revocations } = core;
+        let before = shared.app_before(&app.origin);
         let means = Means {
             ring: Arc::clone(shared.ring),
             sessions: Arc::clone(&sessions),
             clients: clients.clone(),
             revocations: revocations.clone(),
             roster: roster.clone(),
-            signals,
+            signals: signals.clone(),
             clock: Arc::clone(shared.clock),
             random: shared.random,
             form_timeout: shared.server.limits.header_timeout,
             tasks: shared.tasks.clone(),
         };
         let endpoints = Endpoints::new(&app, means);
-        let refresher = Refresher::new(
-            Arc::clone(&sessions),
-            Arc::new(clients.clone()),
-            revocations,
-            Arc::clone(shared.clock),
-            shared.random,
-            app.session.refresh_before_expiry,
-            shared.tasks.clone(),
-        );
+        let (grants, margin) = (Arc::new(clients.clone()), app.session.refresh_before_expiry);
+        let refresher = match before {
+            Some(before) => before.refresher.succeeded_by(Arc::clone(&sessions), grants, revocations, margin),
+            None => Refresher::new(
+                Arc::clone(&sessions),
+                grants,
+                revocations,
+                Arc::clone(shared.clock),
+                shared.random,
+                margin,
+                shared.tasks.clone(),
+            ),
+        };
         let (origin, mut client_tokens) = (&app.origin, ClientTokens::default());
+        let tokens_before = before.map(|before| &before.client_tokens);
         let routes = app.routes.into_iter().map(|rules| {
             let client_token = match &rules.token {
                 Token::ClientCredentials(target) => {
-                    clients.iter().next().map(|client| client_tokens.get(client, target, &refresher))
+                    let client = clients.iter().next();
+                    client.map(|client| client_tokens.get(client, target, &refresher, tokens_before))
                 }
                 Token::AccessToken | Token::OfSession(_) | Token::None => None,
             };
-            Ok((rules.path.clone(), Route::new(rules, client_token, origin, shared)?))
+            let before = before.and_then(|before| before.routes.of(&rules.path));
+            Ok((rules.path.clone(), Route::new(rules, client_token, origin, shared, before)?))
         });
         let routes = routes
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| BuildError::Upstream { app: app.origin.as_str().to_owned(), source })?;
         let login = format!("login {}", app.origin.as_str());
+        let login_rate_limits = RateLimits::new(&app.login_rate_limits, &login, shared.clock, shared.counts)
+            .going_on(before.map(|before| &before.login_rate_limits));
+        let confirmations = before.and_then(|before| before.confirmations.as_ref());
+        let site = |path: &str| shared.sessions.metrics().site(app.origin.as_str(), path);
         Ok(Self {
             told_origin: ToldOrigin::new(&app.origin),
-            login_rate_limits: RateLimits::new(&app.login_rate_limits, &login, shared.clock, shared.counts),
+            nowhere: site(""),
+            endpoint_sites: endpoints.paths().map(|(endpoint, path)| (endpoint, site(&path))).collect(),
+            login_rate_limits,
             origin: app.origin,
             base_path: app.base_path,
             cookies: Arc::clone(shared.cookies),
             endpoints,
             sessions,
-            confirmations: Confirmations::wanted(&app.oidc, &refresher),
+            confirmations: Confirmations::wanted(&clients, &refresher, confirmations),
             has_several_issuers: app.oidc.len() > 1,
+            clients,
+            signals,
             refresher,
+            client_tokens,
             routes: Paths::new(routes),
             trusted_proxies: shared.server.trusted_proxies.clone(),
             body_bytes: shared.server.limits.body_bytes,
             tunnel_idle_timeout: shared.server.limits.websocket_idle_timeout,
-            endless_stop: shared.endless_stop.clone(),
+            departure: shared.departure.clone(),
             random: shared.random,
             tasks: shared.tasks.clone(),
         })
@@ -170,19 +204,38 @@ impl App {
         })
     }
 
+    /// An endpoint, as metrics and the access log name it.
+    pub(super) fn site_of(&self, endpoint: Endpoint) -> &Site {
+        let sites = &mut self.endpoint_sites.iter();
+        sites.find(|(own, _)| *own == endpoint).map_or(&self.nowhere, |(_, site)| site)
+    }
+
+    /// Whether the servers of its upstreams are asked.
+    pub(super) fn read_servers(&self, readings: &Readings) {
+        for route in self.routes.all() {
+            if let Answers::Upstream(upstream, _) = &route.answers {
+                for server in upstream.known_servers().unwrap_or_default() {
+                    let is_up = server.standing.is_asked();
+                    readings.server(route.site.app(), route.site.route(), server.address, is_up);
+                }
+            }
+        }
+    }
+
     /// Whether a request may use its session, and whether it needs one it does not have.
-    pub(super) async fn admit<B>(
+    pub(super) async fn admit(
         &self,
         rules: &config::Route,
-        request: &Request<B>,
+        head: Head<'_>,
         audience: Audience,
+        is_handshake: bool,
     ) -> Result<Admission, Refusal> {
         if rules.auth == Auth::None {
             return Ok(Admission { who: Who::Anybody, cookie_is_dead: false });
         }
-        let headers = request.headers();
+        let headers = head.headers;
         let cookie = cookie::find(headers, self.sessions.cookie_name())?;
-        let guarded = match guard::route(headers, &self.origin, rules.csrf, is_handshake(request)) {
+        let guarded = match guard::route(headers, &self.origin, rules.csrf, is_handshake) {
             Err(_) if rules.auth == Auth::Optional => {
                 return Ok(Admission { who: Who::Anybody, cookie_is_dead: false });
             }
@@ -199,6 +252,7 @@ impl App {
             None => None,
         };
         let cookie_is_dead = cookie.is_some() && session.is_none();
+        self.note_visitor(ticket.as_deref().map(Deref::deref), session.as_deref(), cookie_is_dead);
         let who = match (ticket, session) {
             // The guard is for the use of a session; without one there was nothing to guard.
             (Some(ticket), Some(session)) => {
@@ -206,22 +260,22 @@ impl App {
                 Who::User(Box::new(User { ticket, session }))
             }
             (_, _) if rules.auth == Auth::Optional => Who::Anybody,
-            (_, _) => Who::Stranger(self.ask_for_login(request, audience, cookie_is_dead)?),
+            (_, _) => Who::Stranger(self.ask_for_login(head, audience, cookie_is_dead)?),
         };
         Ok(Admission { who, cookie_is_dead })
     }
 
     /// A person is sent to login; a script is told where it is. A request other than GET would lose its
     /// method and its body on the way, and is never redirected.
-    fn ask_for_login<B>(
+    fn ask_for_login(
         &self,
-        request: &Request<B>,
+        head: Head<'_>,
         audience: Audience,
         cookie_is_dead: bool,
     ) -> Result<Response<Body>, Refusal> {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_read = matches!(*head.method, Method::GET | Method::HEAD);
         if audience == Audience::Page && is_read {
-            let wanted = request.uri().path_and_query().map_or("/", |wanted| wanted.as_str());
+            let wanted = head.uri.path_and_query().map_or("/", |wanted| wanted.as_str());
             let mut response = respond::see_other(&login_location(&self.base_path, wanted));
             if cookie_is_dead {
                 self.take_cookie_back(&mut response);
@@ -273,22 +327,16 @@ impl App {
         });
     }
 
-    /// When what has no end of its own has to end: with its session (R49), or with the gateway.
-    pub(super) fn end_of_endless(
+    /// When an event stream has to end: with its session (R49), or with the gateway.
+    pub(super) fn end_of_event_stream(
         &self,
-        ticket: Option<Arc<Ticket>>,
+        ticket: Option<Arc<OpenedCookie>>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let (sessions, stopping) = (Arc::clone(&self.sessions), self.endless_stop.clone());
+        let (session_ends, departure) = (self.session_ends(ticket), self.departure.turn());
         async move {
-            let session_ends = async {
-                match &ticket {
-                    Some(ticket) => sessions.until_ended(ticket).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = session_ends => {}
-                () = stopping.cancelled() => {}
+                () = departure => {}
             }
         }
     }
@@ -298,18 +346,31 @@ impl App {
     pub(super) fn open_tunnel(
         &self,
         tunnel: Tunnel,
-        ticket: Option<Arc<Ticket>>,
+        ticket: Option<Arc<OpenedCookie>>,
         connection: Arc<dyn ClientConnection>,
     ) {
-        let (idle_timeout, end) = (self.tunnel_idle_timeout, self.end_of_endless(ticket));
+        let (idle_timeout, departure) = (self.tunnel_idle_timeout, self.departure.turn());
+        let session_ends = self.session_ends(ticket);
         let counted = self.sessions.common().metrics().open_tunnel();
         self.tasks.spawn(async move {
             tokio::select! {
-                () = tunnel.run(idle_timeout) => {}
-                () = end => {}
+                () = tunnel.run(idle_timeout, departure) => {}
+                // Nothing more passes then, not even a goodbye.
+                () = session_ends => {}
             }
             drop((connection, counted));
         });
+    }
+
+    /// Done when a session ends; never without one.
+    fn session_ends(&self, ticket: Option<Arc<OpenedCookie>>) -> impl Future<Output = ()> + Send + use<> {
+        let sessions = Arc::clone(&self.sessions);
+        async move {
+            match &ticket {
+                Some(ticket) => sessions.until_ended(ticket).await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Takes a cookie back that opens no session, with an answer that no cache may keep.
@@ -336,12 +397,21 @@ impl Route {
         client_token: Option<Arc<ClientToken>>,
         origin: &config::Origin,
         shared: &Shared<'_>,
+        before: Option<&Self>,
     ) -> Result<Self, proxy::BuildError> {
         let answers = match &rules.target {
             Target::Upstream(upstream) => {
                 let stripped = upstream.strip_prefix.as_deref().map_or(0, route::count_segments);
-                let mut upstream = Upstream::new(upstream, rules.timeouts, rules.attempts, shared.random)?;
-                upstream.watch();
+                let upstream = match before.and_then(|before| before.upstream_of(&rules)) {
+                    // With its connections, and what is known of its servers.
+                    Some(before) => Arc::clone(before),
+                    None => {
+                        let (timeouts, attempts) = (rules.timeouts, rules.attempts);
+                        let mut upstream = Upstream::new(upstream, timeouts, attempts, shared.random)?;
+                        upstream.watch();
+                        Arc::new(upstream)
+                    }
+                };
                 Answers::Upstream(upstream, stripped)
             }
             Target::Files(folder) => {
@@ -349,12 +419,25 @@ impl Route {
             }
         };
         let name = format!("route {} {}", origin.as_str(), rules.path);
-        let rate_limits = RateLimits::new(&rules.rate_limits, &name, shared.clock, shared.counts);
-        Ok(Self { site: Site::new(origin.as_str(), &rules.path), rules, answers, client_token, rate_limits })
+        let rate_limits = RateLimits::new(&rules.rate_limits, &name, shared.clock, shared.counts)
+            .going_on(before.map(|before| &before.rate_limits));
+        let site = shared.sessions.metrics().site(origin.as_str(), &rules.path);
+        Ok(Self { site, rules, answers, client_token, rate_limits })
+    }
+
+    /// The upstream, if other rules want none that differs from it.
+    fn upstream_of(&self, rules: &config::Route) -> Option<&Arc<Upstream>> {
+        let is_same = self.rules.target == rules.target
+            && self.rules.timeouts == rules.timeouts
+            && self.rules.attempts == rules.attempts;
+        match &self.answers {
+            Answers::Upstream(upstream, _) if is_same => Some(upstream),
+            Answers::Upstream(..) | Answers::Files(..) => None,
+        }
     }
 
     /// Refuses what this route takes from nobody.
-    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    pub(super) fn check<B>(&self, request: &Request<B>, is_handshake: bool) -> Result<(), Refusal> {
         if let Answers::Upstream(..) = self.answers {
             route::check_canonical(request.uri().path(), self.rules.allow_encoded_slash)?;
         }
@@ -367,7 +450,7 @@ impl Route {
                 &methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "),
             ));
         }
-        if is_handshake(request) && !self.rules.websocket {
+        if is_handshake && !self.rules.websocket {
             return Err(Refusal::bad_request("This route does not take WebSockets."));
         }
         Ok(())

@@ -19,9 +19,12 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// they agree, and a client that makes one up is taken for the proxy it came by: it can hide among the
 /// others who do so, and pass for nobody else.
 pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let mut nearest = peer.to_canonical();
+    if !is_trusted(nearest, trusted) {
+        return nearest;
+    }
     let mut forwarded = elements(headers, &FORWARDED).map(forwarded_for);
     let mut x_forwarded_for = elements(headers, &X_FORWARDED_FOR).map(node);
-    let mut nearest = peer.to_canonical();
     while is_trusted(nearest, trusted) {
         let next = match (forwarded.next(), x_forwarded_for.next()) {
             (Some(one), Some(other)) if one == other => one,

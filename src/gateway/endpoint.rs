@@ -58,8 +58,9 @@ pub(super) fn admit<B>(app: &App, endpoint: Endpoint, request: &Request<B>) -> R
             guard::session(request.headers(), &app.origin)
         }
         Endpoint::Logout => guard::logout(request, &app.origin),
-        // The issuer sends the browser, or calls by itself, as a transmitter does.
-        Endpoint::Callback
+        // Anybody may read it. The issuer sends the browser, or calls by itself, as a transmitter does.
+        Endpoint::Client
+        | Endpoint::Callback
         | Endpoint::LogoutCallback
         | Endpoint::BackchannelLogout
         | Endpoint::FrontchannelLogout

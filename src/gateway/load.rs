@@ -37,11 +37,17 @@ const TIMELY_TICKS: u32 = 10;
 /// How often it is said that requests are refused, while they are.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// How much there is to do, in all threads.
-#[derive(Debug)]
+/// How much there is to do, in all threads, and how much there may be.
+#[derive(Clone, Debug)]
 pub(super) struct Load {
     /// How many requests may wait for an answer.
     most: usize,
+    seen: Arc<Seen>,
+}
+
+/// How much there is to do.
+#[derive(Debug)]
+struct Seen {
     waiting: AtomicUsize,
     /// Whether each thread that serves has too much to do.
     strained: Box<[AtomicBool]>,
@@ -68,13 +74,18 @@ struct Strain {
 impl Load {
     pub(super) fn new(server: &config::Server, clock: Arc<dyn Clock>) -> Self {
         let workers = server.workers.or_else(|| Some(available_parallelism().ok()?.get())).unwrap_or(1);
-        Self {
-            most: server.limits.requests,
+        let seen = Seen {
             waiting: AtomicUsize::new(0),
             strained: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             said_at: AtomicU64::new(0),
             clock,
-        }
+        };
+        Self { most: server.limits.requests, seen: Arc::new(seen) }
+    }
+
+    /// The same load, under the limits of another configuration.
+    pub(super) fn under(&self, server: &config::Server) -> Self {
+        Self { most: server.limits.requests, seen: Arc::clone(&self.seen) }
     }
 
     /// A place for one more request.
@@ -82,7 +93,7 @@ impl Load {
     /// # Errors
     /// Where there is none, not even for one of a live session.
     pub(super) fn enter(&self) -> Result<Place<'_>, Refusal> {
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let before = self.seen.waiting.fetch_add(1, Ordering::Relaxed);
         let is_reserved = before >= self.most - self.most / 5 || self.is_strained();
         let place = Place { load: self, is_reserved };
         if before >= self.most { Err(self.refuse()) } else { Ok(place) }
@@ -97,7 +108,7 @@ impl Load {
             sleep_until(due).await;
             let late = Instant::now() - due;
             if strain.note(late)
-                && let Some(strained) = self.strained.get(number)
+                && let Some(strained) = self.seen.strained.get(number)
             {
                 strained.store(strain.is_strained, Ordering::Relaxed);
                 let late_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
@@ -112,16 +123,17 @@ impl Load {
     }
 
     fn is_strained(&self) -> bool {
-        self.strained.get(worker::current()).is_some_and(|strained| strained.load(Ordering::Relaxed))
+        self.seen.strained.get(worker::current()).is_some_and(|strained| strained.load(Ordering::Relaxed))
     }
 
     fn refuse(&self) -> Refusal {
-        let (now, said_at) = (self.clock.now(), self.said_at.load(Ordering::Relaxed));
+        let (now, said_at) = (self.seen.clock.now(), self.seen.said_at.load(Ordering::Relaxed));
         let is_due = now.since(Timestamp::from_millis(said_at)) >= SAID_EVERY;
-        let is_ours =
-            || self.said_at.compare_exchange(said_at, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed);
+        let is_ours = || {
+            self.seen.said_at.compare_exchange(said_at, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed)
+        };
         if is_due && is_ours().is_ok() {
-            let waiting = self.waiting.load(Ordering::Relaxed);
+            let waiting = self.seen.waiting.load(Ordering::Relaxed);
             tracing::warn!(event = "server.overloaded", waiting, is_strained = self.is_strained());
         }
         Refusal::new(Code::Overloaded, "There is too much to do. Try again shortly.")
@@ -145,7 +157,7 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.load.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.load.seen.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -179,13 +191,13 @@ mod tests {
     use crate::clock::ManualClock;
 
     fn load(most: usize) -> Load {
-        Load {
-            most,
+        let seen = Seen {
             waiting: AtomicUsize::new(0),
             strained: [AtomicBool::new(false), AtomicBool::new(false)].into(),
             said_at: AtomicU64::new(0),
             clock: Arc::new(ManualClock::starting_at(Timestamp::from_secs(1_000_000))),
-        }
+        };
+        Load { most, seen: Arc::new(seen) }
     }
 
     /// Whether anybody gets a place.
@@ -257,7 +269,7 @@ mod tests {
     #[test]
     fn a_thread_that_is_late_says_nothing_of_another() {
         let load = load(10);
-        load.strained[1].store(true, Ordering::Relaxed);
+        load.seen.strained[1].store(true, Ordering::Relaxed);
         assert!(takes_anybody(&load));
         worker::enter(1);
         assert!(!takes_anybody(&load));

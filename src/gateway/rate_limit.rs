@@ -80,7 +80,7 @@ struct Limit {
     name: String,
     by: RateLimitKey,
     rate: Rate,
-    counts: Cache<Whose, Arc<AtomicU64>>,
+    counts: Arc<Cache<Whose, Arc<AtomicU64>>>,
     /// Where it is shared, with what distinguishes it from all other limits.
     shared: Option<(Arc<SharedCounts>, String)>,
 }
@@ -105,6 +105,18 @@ impl RateLimits {
             policy: HeaderValue::try_from(policy).ok().filter(|policy| !policy.is_empty()),
             clock: Arc::clone(clock),
         }
+    }
+
+    /// Goes on with what was counted `before`, but for the limits that were changed.
+    pub(super) fn going_on(mut self, before: Option<&Self>) -> Self {
+        let before = before.map_or(&[][..], |before| &before.limits);
+        for limit in &mut self.limits {
+            let same = before.iter().find(|before| before.name == limit.name && before.rate == limit.rate);
+            if let Some(before) = same {
+                limit.counts = Arc::clone(&before.counts);
+            }
+        }
+        self
     }
 
     /// Of a request of which nothing is counted yet.
@@ -225,7 +237,7 @@ impl Limit {
         Self {
             by: limit.by,
             rate: Rate::new(limit.requests, limit.per),
-            counts: Cache::with_weighter(FEW_COUNTS, MOST_COUNTS, UnitWeighter),
+            counts: Arc::new(Cache::with_weighter(FEW_COUNTS, MOST_COUNTS, UnitWeighter)),
             shared: limit.shared.then(|| (Arc::clone(counts), place())),
             name,
         }

@@ -1,6 +1,6 @@
 //! From a host and a path to what answers: one canonical path is matched, and the same is forwarded (R35).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery};
@@ -12,7 +12,7 @@ use crate::error::{Code, Refusal};
 
 /// What answers to each host.
 #[derive(Debug)]
-pub struct Hosts<T>(HashMap<String, Arc<T>>);
+pub struct Hosts<T>(BTreeMap<String, Arc<T>>);
 
 /// What answers under each path: the longest match wins, on segment boundaries.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ struct Place<T> {
 impl<T> Hosts<T> {
     /// Each origin with what answers to it.
     pub fn new(apps: impl IntoIterator<Item = (Origin, T)>) -> Self {
-        let mut hosts = HashMap::new();
+        let mut hosts = BTreeMap::new();
         for (origin, app) in apps {
             let app = Arc::new(app);
             hosts.insert(origin.authority().to_owned(), Arc::clone(&app));
@@ -39,6 +39,16 @@ impl<T> Hosts<T> {
             }
         }
         Self(hosts)
+    }
+
+    /// What answers to an origin.
+    pub fn of(&self, origin: &Origin) -> Option<&T> {
+        self.0.get(origin.authority()).map(Arc::as_ref)
+    }
+
+    /// What answers to any host. What answers to several comes as often.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.values().map(|app| &**app)
     }
 
     /// What answers to the request's host: exactly one `Host`, and where the target is in absolute form,
@@ -88,6 +98,11 @@ impl<T> Paths<T> {
     /// What answers to any path.
     pub fn all(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|place| &*place.answers)
+    }
+
+    /// What answers under exactly this path, as it was configured.
+    pub fn of(&self, path: &str) -> Option<&T> {
+        self.0.iter().find(|place| place.path == path).map(|place| &*place.answers)
     }
 
     /// What answers to a request's path. Segments are compared decoded, as the upstream will see them:

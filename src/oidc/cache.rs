@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::CACHE_LIFETIME;
 use super::error::{CallFault, IssuerUnavailable};
 use crate::clock::{Clock, Timestamp};
-use crate::telemetry::chain;
+use crate::telemetry::{chain, for_request};
 
 /// A failure with nothing to fall back on is remembered this long: a crowd asks once, and a login
 /// after the recovery works at once.
@@ -211,11 +211,11 @@ fn fly<T: Send + Sync + 'static>(
     flight: OwnedMutexGuard<()>,
     work: impl Future<Output = Result<Arc<T>, IssuerUnavailable>> + Send + 'static,
 ) -> impl Future<Output = Result<Arc<T>, IssuerUnavailable>> {
-    let task = tokio::spawn(async move {
+    let task = tokio::spawn(for_request(async move {
         let outcome = work.await;
         drop(flight);
         outcome
-    });
+    }));
     async { task.await.unwrap_or_else(|error| Err(CallFault::Broken(error.into()).into())) }
 }
 

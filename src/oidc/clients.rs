@@ -13,16 +13,26 @@ use crate::secret::Secret;
 pub struct Clients(Arc<[Arc<Client>]>);
 
 impl Clients {
-    /// A client for each of the app's issuers.
+    /// A client for each of the app's issuers. One that there was `before`, and that is as it was, is kept with all it
+    /// knows of its issuer.
     ///
     /// # Errors
     /// Where TLS cannot be set up, or a client's own key or certificate cannot be used.
-    pub fn new(app: &config::App, clock: &Arc<dyn Clock>, random: Random) -> Result<Self, BuildError> {
+    pub fn new(
+        app: &config::App,
+        clock: &Arc<dyn Clock>,
+        random: Random,
+        before: Option<&Self>,
+    ) -> Result<Self, BuildError> {
         let under_base = |path: &str| format!("{}{}{path}", app.origin.as_str(), app.base_path);
         let clients = app.oidc.iter().map(|oidc| {
             let redirect_uri = under_base(&oidc.callback_path());
             let returned = under_base("/logout/callback");
-            Client::new(oidc, redirect_uri, returned, Arc::clone(clock), random).map(Arc::new)
+            let before = before.and_then(|before| before.of(oidc.issuer.as_str()));
+            match before.filter(|before| before.is_still(oidc, &redirect_uri, &returned)) {
+                Some(before) => Ok(Arc::clone(before)),
+                None => Client::new(oidc, redirect_uri, returned, Arc::clone(clock), random).map(Arc::new),
+            }
         });
         clients.collect::<Result<_, _>>().map(Self)
     }

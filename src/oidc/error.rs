@@ -171,6 +171,22 @@ pub enum CallFault {
     IdToken(#[from] IdTokenFault),
 }
 
+impl CallFault {
+    /// Its name in traces.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotSigned => "not_signed",
+            Self::NotSent(_) => "connect",
+            Self::TimedOut(_) => "timeout",
+            Self::Broken(_) => "exchange",
+            Self::TooLarge => "too_large",
+            Self::Status(_) | Self::Metadata(_) | Self::KeySet | Self::TokenAnswer(_) | Self::IdToken(_) => {
+                "answer"
+            }
+        }
+    }
+}
+
 /// Why the metadata are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentFault {
@@ -342,6 +358,18 @@ pub enum UserinfoFault {
     /// Another user's claims (Core §5.3.2).
     #[error("sub is not that of the ID token")]
     Subject,
+}
+
+impl RefreshError {
+    /// What the issuer's refusal was, in a word for the audit trail; `None` where it has not refused.
+    pub const fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::InvalidGrant => Some("invalid_grant"),
+            Self::Refused { .. } | Self::InvalidSubject { .. } | Self::NonceRequired => Some("refused"),
+            Self::WrongIdentity(_) => Some("wrong_identity"),
+            Self::NotSent(_) | Self::Ambiguous(_) | Self::UnknownIssuer => None,
+        }
+    }
 }
 
 impl IssuerUnavailable {

@@ -16,8 +16,10 @@ use crate::random::Random;
 use crate::secret::Secret;
 use crate::telemetry::RequestId;
 
+mod forwarded;
 mod trace;
 
+use forwarded::{Chain, node};
 use trace::continue_trace;
 
 /// What is known of a request, beside the request itself.
@@ -63,19 +65,6 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-
-// RFC 9110 §7.6.1, and the older names that must not be forwarded either.
-static HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 // Upstreams take these for the word of a proxy in front of them. Compared with `_` and `.` read as `-`,
 // as CGI and many frameworks do; in order, to be searched.
@@ -151,7 +140,7 @@ pub fn prepare_request(
     announce_trailers(headers);
     let chain = if facts.peer_is_trusted { Chain::of(headers) } else { Chain::default() };
     remove_all(headers, |name, _| {
-        HOP_BY_HOP.contains(name)
+        is_hop_by_hop(name)
             || claims_identity(name)
             // The client library names the upstream's own host.
             || *name == header::HOST
@@ -160,18 +149,16 @@ pub fn prepare_request(
     });
 
     let peer = facts.peer.to_canonical();
-    let node = peer.to_string();
-    headers.insert(header::FORWARDED, join(chain.forwarded, forwarded_element(peer, &node, facts.origin))?);
-    headers.insert(X_FORWARDED_FOR, join(chain.forwarded_for, node)?);
+    let node = node(peer);
+    headers.insert(header::FORWARDED, chain.forwarded(peer, &node, facts.origin)?);
+    headers.insert(X_FORWARDED_FOR, chain.forwarded_for(&node)?);
     headers.insert(X_FORWARDED_PROTO, facts.origin.scheme.clone());
     headers.insert(X_FORWARDED_HOST, facts.origin.authority.clone());
     headers.insert(X_REQUEST_ID, HeaderValue::from_str(facts.request_id.as_str())?);
     continue_trace(headers, random)?;
     if let Some(token) = token {
         let scheme = if proof.is_some() { "DPoP " } else { "Bearer " };
-        let mut value = HeaderValue::try_from([scheme, token.expose()].concat())?;
-        value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
+        headers.insert(header::AUTHORIZATION, token.as_credentials(scheme)?);
         headers.extend(proof.map(|proof| (DPOP, proof)));
     }
     Ok(())
@@ -191,7 +178,7 @@ pub fn prepare_response(
         token.is_some_and(|token| contains(value.as_bytes(), token.expose().as_bytes()))
     };
     remove_all(headers, |name, value| {
-        HOP_BY_HOP.contains(name)
+        is_hop_by_hop(name)
             || *name == CLEAR_SITE_DATA
             || *name == header::AUTHORIZATION
             // Between the upstream and us.
@@ -238,7 +225,7 @@ fn announce_trailers(headers: &mut HeaderMap) {
 }
 
 fn may_trail(name: &HeaderName) -> bool {
-    !(HOP_BY_HOP.contains(name)
+    !(is_hop_by_hop(name)
         || *name == header::TRAILER
         || *name == DPOP_NONCE
         || claims_identity(name)
@@ -263,6 +250,19 @@ fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName, &Header
     for name in unwanted {
         headers.remove(name);
     }
+}
+
+/// RFC 9110 §7.6.1, and the older names that must not be forwarded either.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+            | header::TE
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+    ) || matches!(name.as_str(), "http2-settings" | "keep-alive" | "proxy-connection")
 }
 
 fn claims_identity(name: &HeaderName) -> bool {
@@ -295,39 +295,6 @@ fn frames(name: &HeaderName) -> bool {
             | header::LOCATION
             | header::WWW_AUTHENTICATE
     )
-}
-
-/// What proxies in front of us, whom we believe, have said of the way so far.
-#[derive(Default)]
-struct Chain {
-    forwarded_for: Vec<u8>,
-    forwarded: Vec<u8>,
-}
-
-impl Chain {
-    fn of(headers: &HeaderMap) -> Self {
-        let joined = |name: &str| {
-            headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..])
-        };
-        Self { forwarded_for: joined("x-forwarded-for"), forwarded: joined("forwarded") }
-    }
-}
-
-fn join(mut chain: Vec<u8>, element: String) -> Result<HeaderValue, header::InvalidHeaderValue> {
-    if chain.is_empty() {
-        return HeaderValue::try_from(element);
-    }
-    chain.extend_from_slice(b", ");
-    chain.extend_from_slice(element.as_bytes());
-    HeaderValue::try_from(chain)
-}
-
-fn forwarded_element(peer: IpAddr, node: &str, origin: &ToldOrigin) -> String {
-    match peer {
-        IpAddr::V4(_) => ["for=", node, &origin.pairs].concat(),
-        // RFC 7239 §6: an IPv6 address is bracketed, and so must be quoted.
-        IpAddr::V6(_) => ["for=\"[", node, "]\"", &origin.pairs].concat(),
-    }
 }
 
 fn retain_cookies(headers: &mut HeaderMap, owns_cookie: impl Fn(&str) -> bool) {
@@ -376,6 +343,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::trace::TraceParent;
 
     fn request_id() -> RequestId {
         RequestId::generate(Random::from_source(|bytes| bytes.fill(7)))
@@ -537,7 +505,7 @@ mod tests {
         assert!(!carried.contains("b7ad6b7169203331"));
         for faulty in ["", "00-0-0-00", &format!("00-{trace}-0000000000000000-01"), "ff-x"] {
             let replaced = prepared(&[("traceparent", faulty), ("tracestate", "a=b")], false);
-            assert!(trace::parse_traceparent(replaced["traceparent"].to_str().unwrap()).is_some());
+            assert!(TraceParent::of(&replaced).is_some());
             assert!(!replaced.contains_key("tracestate"));
         }
     }

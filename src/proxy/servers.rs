@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::ForwardError;
 use crate::config;
 use crate::random::Random;
+use crate::telemetry::chain;
 
 mod balance;
 pub(super) mod check;
@@ -25,6 +26,9 @@ pub(super) mod resolve;
 
 use balance::Lots;
 use health::{Moment, Server};
+
+pub use health::Standing;
+
 use resolve::{Known, Place};
 
 /// Where one server listens, as far as names can be resolved.
@@ -34,6 +38,17 @@ pub(super) enum ServerAddress {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(Arc<Path>),
+}
+
+/// One server, for people who look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownServer {
+    /// Where it listens.
+    pub address: String,
+    /// How it does.
+    pub standing: Standing,
+    /// How many requests wait for its answer.
+    pub under_way: usize,
 }
 
 /// The servers of one upstream.
@@ -130,16 +145,29 @@ impl Servers {
         if is_unreachable {
             self.want_resolved();
         }
-        // Where there is no other, nothing is gained from leaving it alone.
-        if self.known.borrow().servers.len() < 2 {
-            return;
-        }
         let server = &picked.0;
+        if self.known.borrow().servers.len() < 2 {
+            return server.note_failure_of_only();
+        }
         let jitter = self.lots.draw().fraction();
         if let Some(away) = server.note_failure(is_unreachable, self.now(), jitter) {
             let seconds = away.as_secs_f64();
             tracing::warn!(event = "upstream.ejected", address = %server.address, seconds, error = %failure);
         }
+    }
+
+    /// Those that are known; or why a name leads to none. Names that nothing was sent to yet lead nowhere so far.
+    pub(super) fn known(&self) -> Result<Vec<KnownServer>, String> {
+        let (known, now) = (self.known.borrow(), self.now());
+        if let (true, Some(error)) = (known.servers.is_empty(), known.error()) {
+            return Err(chain(error));
+        }
+        let shown = |server: &Arc<Server>| KnownServer {
+            address: server.address.to_string(),
+            standing: server.standing(now),
+            under_way: server.under_way(),
+        };
+        Ok(known.servers.iter().map(shown).collect())
     }
 
     /// All that are known, for checks of them.

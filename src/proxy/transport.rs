@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Uri};
 use rustls::ClientConfig;
+use tokio::time::{Instant, timeout_at};
 
 use super::servers::ServerAddress;
 use super::{Answer, BuildError, ForwardError, tunnel};
@@ -81,12 +82,11 @@ impl Transport {
         })
     }
 
-    pub(super) fn scheme(&self) -> &Scheme {
-        &self.scheme
-    }
-
-    pub(super) fn authority(&self) -> &Authority {
-        &self.authority
+    /// A target in absolute form, as HTTP/2 and proofs of possession have it.
+    pub(super) fn absolute(&self, target: &Uri) -> Result<Uri, http::Error> {
+        let mut parts = target.clone().into_parts();
+        (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
+        Ok(Uri::from_parts(parts)?)
     }
 
     /// Reads our certificate again, where there is one.
@@ -94,41 +94,68 @@ impl Transport {
         self.connector.reload()
     }
 
+    /// Sends a request, whose target is in origin form, and gives it up where no answer has begun when it is due.
     pub(super) async fn send(
         &self,
         server: &ServerAddress,
         mut request: Box<Request<Body>>,
+        due: Option<Instant>,
     ) -> Result<Answer, Failed> {
         let upload = Upload::watch(&mut request);
         let offer = match self.protocol {
             Protocol::Http1 => Offer::Http1,
             Protocol::Http2 => Offer::Http2,
             // A WebSocket begins in HTTP/1.1 wherever that is spoken.
-            Protocol::Auto if tunnel::is_handshake(&request) || !self.connector.is_secure() => Offer::Http1,
+            Protocol::Auto if !self.connector.is_secure() || tunnel::is_handshake(&request) => Offer::Http1,
             Protocol::Auto => Offer::Either,
         };
         let open = self.open();
         if offer != Offer::Http1
             && let Some(connection) = open.http2.slot(server).pick()
         {
-            return Box::pin(connection.send(request, &upload)).await;
+            return Box::pin(self.send_in_http2(connection, request, &upload, due)).await;
         }
         while offer != Offer::Http2
             && let Some(link) = open.http1.take(server)
         {
-            match http1::send(link, request, &self.host, &upload, &open.http1).await {
+            match http1::send(link, request, &self.host, &upload, &open.http1, due).await {
                 // The server had closed it, or had said something unasked.
                 Err(Failed { unprocessed: Some(again), .. }) => request = again,
                 answered => return answered,
             }
         }
-        match Box::pin(self.connect(server, offer, &open)).await {
-            Ok(Connection::Http1(link)) => http1::send(link, request, &self.host, &upload, &open.http1).await,
-            Ok(Connection::Http2(connection)) => Box::pin(connection.send(request, &upload)).await,
-            Err(error) => {
+        match Box::pin(in_time(due, self.connect(server, offer, &open))).await {
+            Some(Ok(Connection::Http1(link))) => {
+                http1::send(link, request, &self.host, &upload, &open.http1, due).await
+            }
+            Some(Ok(Connection::Http2(connection))) => {
+                Box::pin(self.send_in_http2(connection, request, &upload, due)).await
+            }
+            Some(Err(error)) => {
                 Err(Failed { error: ForwardError::Connect(error.into()), unprocessed: Some(request) })
             }
+            None => Err(Failed::too_late()),
         }
+    }
+
+    async fn send_in_http2(
+        &self,
+        connection: Arc<http2::Connection>,
+        mut request: Box<Request<Body>>,
+        upload: &Upload,
+        due: Option<Instant>,
+    ) -> Result<Answer, Failed> {
+        let target = request.uri().clone();
+        match self.absolute(&target) {
+            Ok(absolute) => *request.uri_mut() = absolute,
+            Err(error) => return Err(Failed { error: ForwardError::Address(error), unprocessed: None }),
+        }
+        let sent = in_time(due, connection.send(request, upload)).await;
+        let mut sent = sent.unwrap_or_else(|| Err(Failed::too_late()));
+        if let Err(Failed { unprocessed: Some(again), .. }) = &mut sent {
+            *again.uri_mut() = target;
+        }
+        sent
     }
 
     /// The connections that a request may go over.
@@ -170,9 +197,24 @@ impl Transport {
     }
 }
 
+impl Failed {
+    /// The server may have acted, and has said nothing.
+    pub(super) fn too_late() -> Self {
+        Self { error: ForwardError::Timeout, unprocessed: None }
+    }
+}
+
 impl Connections {
     fn new(tls: Option<Arc<ClientConfig>>) -> Self {
         Self { tls, http1: Arc::default(), http2: http2::Connections::default() }
+    }
+}
+
+/// `None` where it is not done when it is due.
+async fn in_time<T>(due: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match due {
+        Some(due) => timeout_at(due, work).await.ok(),
+        None => Some(work.await),
     }
 }
 
@@ -210,7 +252,7 @@ mod tests {
     }
 
     fn request() -> Box<Request<Body>> {
-        Box::new(Request::builder().uri("http://orders.internal/a?b").body(body::full("")).unwrap())
+        Box::new(Request::builder().uri("/a?b").body(body::full("")).unwrap())
     }
 
     /// Answers each request with its own head, behind `interim`.
@@ -244,7 +286,7 @@ mod tests {
         let asked = async {
             // One after another on the one connection that is accepted.
             for _ in 0..3 {
-                let seen = text(transport.send(&server, request()).await.unwrap()).await;
+                let seen = text(transport.send(&server, request(), None).await.unwrap()).await;
                 assert_eq!(seen, "GET /a?b HTTP/1.1\r\nhost: orders.internal\r\n\r\n");
             }
         };
@@ -264,7 +306,7 @@ mod tests {
                        HTTP/1.1 102 Processing\r\nLink: </no>\r\n\r\n";
         let served = async { serve(listener.accept().await.unwrap().0, interim).await };
         let transport = transport();
-        let asked = async { text(transport.send(&server, request).await.unwrap()).await };
+        let asked = async { text(transport.send(&server, request, None).await.unwrap()).await };
         tokio::select! {
             () = served => panic!("the connection is kept"),
             seen = asked => assert!(seen.starts_with("GET /a?b")),
@@ -280,7 +322,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let nobody = ServerAddress::Tcp(listener.local_addr().unwrap());
         drop(listener);
-        let failed = transport().send(&nobody, request()).await.unwrap_err();
+        let failed = transport().send(&nobody, request(), None).await.unwrap_err();
         assert!(matches!(failed.error, ForwardError::Connect(_)));
         let again = failed.unprocessed.unwrap();
         assert_eq!((again.uri(), again.headers().len()), (request().uri(), 0));
@@ -298,7 +340,7 @@ mod tests {
         };
         let mut stream = tokio::select! {
             stream = came => stream,
-            _ = transport.send(&server, request()) => panic!("nobody answered"),
+            _ = transport.send(&server, request(), None) => panic!("nobody answered"),
         };
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,10 +16,18 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
 use crate::fields::lists;
 use crate::telemetry::chain;
+
+mod frames;
+
+use frames::Frames;
+
+/// How long both ends have for their goodbyes once a tunnel is left.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What a server adds to a key before it hashes it (RFC 6455 §1.3).
 const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -78,8 +87,9 @@ thread_local! {
 }
 
 impl Tunnel {
-    /// Carries bytes until both ends have closed, or none came for `idle_timeout`.
-    pub async fn run(self, idle_timeout: Duration) {
+    /// Carries bytes until both ends have closed, or none came for `idle_timeout`. Once `departure` is done, both ends are
+    /// told that this one goes away, in place of what they would say to each other, and have a moment to say goodbye.
+    pub async fn run(self, idle_timeout: Duration, departure: impl Future<Output = ()>) {
         let opened = async { tokio::try_join!(self.client, self.upstream) };
         // A client that does not read even the answer to its handshake is not waited for without end.
         let (client, upstream) = match tokio::time::timeout(idle_timeout, opened).await {
@@ -89,13 +99,19 @@ impl Tunnel {
         };
         let (client_read, client_write) = tokio::io::split(client);
         let (upstream_read, upstream_write) = tokio::io::split(upstream);
-        let activity = Activity::default();
+        let (activity, leaving) = (Activity::default(), CancellationToken::new());
+        let departed = async {
+            departure.await;
+            leaving.cancel();
+            tokio::time::sleep(FAREWELL).await;
+        };
         let ends = tokio::select! {
             ended = async { tokio::try_join!(
-                copy(client_read, upstream_write, &activity),
-                copy(upstream_read, client_write, &activity),
+                copy(client_read, upstream_write, &activity, &leaving, frames::close_to_server),
+                copy(upstream_read, client_write, &activity, &leaving, frames::close_to_client),
             ) } => ended.map(|_| ()),
             () = activity.ceases(idle_timeout) => Ok(()),
+            () = departed => Ok(()),
         };
         if let Err(error) = ends {
             tracing::debug!(event = "tunnel.broken", error = %chain(&error));
@@ -103,27 +119,52 @@ impl Tunnel {
     }
 }
 
+/// Carries one direction to its end, or until it leaves: behind the frame under way it says so, and what comes after
+/// that is read for the other side's goodbye alone.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     activity: &Activity,
-) -> std::io::Result<()> {
-    loop {
-        let bytes = poll_fn(|context| poll_bytes(&mut from, context)).await?;
+    leaving: &CancellationToken,
+    close: fn() -> Vec<u8>,
+) -> io::Result<()> {
+    let (mut frames, mut uncarried) = (Frames::default(), Vec::new());
+    while !(leaving.is_cancelled() && frames.is_between()) {
+        let mut bytes = tokio::select! {
+            bytes = read(&mut from) => bytes?,
+            () = leaving.cancelled(), if !leaving.is_cancelled() => continue,
+        };
         if bytes.is_empty() {
             return to.shutdown().await;
         }
-        to.write_all(&bytes).await?;
+        let length = if leaving.is_cancelled() { frames.take(&bytes) } else { frames.take_all(&bytes) };
+        to.write_all(&bytes[..length]).await?;
         to.flush().await?;
         activity.note();
+        uncarried = bytes.split_off(length);
     }
+    // Nothing may follow a goodbye that has passed.
+    if !frames.is_closed() {
+        to.write_all(&close()).await?;
+        to.flush().await?;
+    }
+    frames.take_all(&uncarried);
+    while !frames.is_closed() {
+        let bytes = read(&mut from).await?;
+        if bytes.is_empty() {
+            break;
+        }
+        frames.take_all(&bytes);
+    }
+    to.shutdown().await
 }
 
 /// What has come; nothing at the end.
-fn poll_bytes(
-    mut from: impl AsyncRead + Unpin,
-    context: &mut Context<'_>,
-) -> Poll<std::io::Result<Box<[u8]>>> {
+async fn read(mut from: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+    poll_fn(|context| poll_bytes(&mut from, context)).await
+}
+
+fn poll_bytes(mut from: impl AsyncRead + Unpin, context: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
     ROOM.with_borrow_mut(|room| {
         let mut room = ReadBuf::new(room);
         ready!(Pin::new(&mut from).poll_read(context, &mut room))?;

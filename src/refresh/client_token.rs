@@ -14,17 +14,16 @@ use super::{Failure, Outcome, REQUEST_WAIT, RETRY_AFTER, Refresher, Shared};
 use crate::config::TokenTarget;
 use crate::dpop;
 use crate::oidc::{Client, RefreshError};
-use crate::telemetry::chain;
+use crate::telemetry::{chain, for_request};
 use crate::tokens::{AccessToken, Freshness};
 
 /// A token of a client's own, kept fresh.
 #[derive(Debug)]
 pub struct ClientToken {
     shared: Arc<Shared>,
-    issuer: String,
+    client: Arc<Client>,
     target: TokenTarget,
-    dpop_key: Option<Arc<dpop::Key>>,
-    held: Mutex<Held>,
+    held: Arc<Mutex<Held>>,
 }
 
 /// The tokens of one app's own client, each once, however many routes want it. No two apps share one, though they may be
@@ -40,12 +39,21 @@ struct Held {
 }
 
 impl ClientTokens {
-    /// The token that this client gets for such a target, with the back-off and the clock of `refresher`.
-    pub fn get(&mut self, client: &Client, target: &TokenTarget, refresher: &Refresher) -> Arc<ClientToken> {
+    /// The token that this client gets for such a target, with the back-off and the clock of `refresher`; the one that
+    /// it has got `before`, if it has.
+    pub fn get(
+        &mut self,
+        client: &Arc<Client>,
+        target: &TokenTarget,
+        refresher: &Refresher,
+        before: Option<&Self>,
+    ) -> Arc<ClientToken> {
         let token = self.0.entry(target.clone()).or_insert_with(|| {
-            let (shared, issuer) = (Arc::clone(&refresher.0), client.issuer().to_owned());
-            let (target, dpop_key) = (target.clone(), client.key().cloned());
-            Arc::new(ClientToken { shared, issuer, target, dpop_key, held: Mutex::default() })
+            let before = before.and_then(|before| before.0.get(target));
+            let before = before.filter(|before| Arc::ptr_eq(&before.client, client));
+            let held = before.map(|before| Arc::clone(&before.held)).unwrap_or_default();
+            let (shared, client) = (Arc::clone(&refresher.0), Arc::clone(client));
+            Arc::new(ClientToken { shared, client, target: target.clone(), held })
         });
         Arc::clone(token)
     }
@@ -82,7 +90,7 @@ impl ClientToken {
 
     /// What each such token is bound to (RFC 9449), where it is.
     pub fn dpop_key(&self) -> Option<&dpop::Key> {
-        self.dpop_key.as_deref()
+        self.client.key().map(Arc::as_ref)
     }
 
     /// Tells that an upstream has accepted the token that replaced a refused one.
@@ -95,12 +103,12 @@ impl ClientToken {
         if let Some(flight) = &held.flight {
             return Ok(Arc::clone(flight));
         }
-        self.shared.state().admit(&self.key(), &self.issuer, self.shared.clock.now(), forced)?;
+        self.shared.state().admit(&self.key(), self.client.issuer(), self.shared.clock.now(), forced)?;
         let flight = Arc::new(SetOnce::new());
         held.flight = Some(Arc::clone(&flight));
         // In a task of its own: a browser that goes away cancels nothing.
         let fetching = Fetching { token: Arc::clone(self), flight: Arc::clone(&flight) };
-        self.shared.tasks.spawn(fetching.run());
+        self.shared.tasks.spawn(for_request(fetching.run()));
         Ok(flight)
     }
 
@@ -123,7 +131,7 @@ impl ClientToken {
     async fn fetch(&self) -> Result<AccessToken, RefreshError> {
         let started = Instant::now();
         loop {
-            match self.shared.grants.client_credentials(&self.issuer, &self.target).await {
+            match self.shared.grants.client_credentials(self.client.issuer(), &self.target).await {
                 Err(RefreshError::NotSent(_)) if started.elapsed() < RETRY_FOR => {}
                 fetched => return fetched,
             }
@@ -136,7 +144,7 @@ impl ClientToken {
         let (asked_for, result) = match error {
             RefreshError::NotSent(unavailable) | RefreshError::Ambiguous(unavailable) => {
                 tracing::warn!(event = "client_token.issuer_unavailable", error = %chain(error));
-                self.shared.state().breaker(&self.issuer).note_fault(unavailable.fault());
+                self.shared.state().breaker(self.client.issuer()).note_fault(unavailable.fault());
                 let asked_for = unavailable.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
                 (asked_for, Outcome::IssuerUnavailable)
             }
@@ -147,7 +155,7 @@ impl ClientToken {
             | RefreshError::UnknownIssuer
             | RefreshError::WrongIdentity(_) => {
                 tracing::error!(event = "client_token.refused", error = %chain(error));
-                self.shared.state().breaker(&self.issuer).note_answer();
+                self.shared.state().breaker(self.client.issuer()).note_answer();
                 (Duration::ZERO, Outcome::Refused)
             }
         };
@@ -184,7 +192,7 @@ impl Fetching {
                 let fetched = Arc::new(fetched);
                 let mut state = token.shared.state();
                 state.backoff.clear(&token.key());
-                state.breaker(&token.issuer).note_answer();
+                state.breaker(token.client.issuer()).note_answer();
                 drop(state);
                 token.held().token = Some(Arc::clone(&fetched));
                 let _ = self.flight.set(Some(fetched));

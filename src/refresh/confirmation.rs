@@ -17,12 +17,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Failure, RETRY_AFTER, Refresher};
 use crate::clock::Timestamp;
-use crate::config;
-use crate::oidc::{IntrospectError, Introspection};
+use crate::oidc::{Client, Clients, IntrospectError, Introspection};
 use crate::session::cookie::Ticket;
 use crate::session::store::{RecordKey, Version};
 use crate::session::{Cause, Session};
-use crate::telemetry::chain;
+use crate::telemetry::{chain, for_request};
 
 /// Of how many sessions the issuer's last word is remembered. Whoever is forgotten is asked for again.
 const MOST_KNOWN: u64 = 1 << 16;
@@ -48,16 +47,23 @@ struct Shared {
     refresher: Refresher,
     /// The issuers that are asked; the tokens of another are good until they expire.
     issuers: HashMap<String, Issuer>,
-    known: Cache<RecordKey, Known>,
+    known: Arc<Cache<RecordKey, Known>>,
     /// At most one question for each session.
-    flights: Mutex<HashMap<RecordKey, Arc<Flight>>>,
+    flights: Arc<Mutex<HashMap<RecordKey, Arc<Flight>>>>,
 }
 
 /// An issuer that is asked.
 #[derive(Debug)]
 struct Issuer {
+    client: Arc<Client>,
     /// How old its word may be.
     interval: Duration,
+    heard: Arc<Heard>,
+}
+
+/// What a client has heard of an issuer.
+#[derive(Debug, Default)]
+struct Heard {
     /// Whether it has called a token active, ever since this process began. Only then it can tell a dead one.
     has_confirmed: AtomicBool,
     complained_at: AtomicU64,
@@ -97,22 +103,25 @@ struct Landing {
 
 impl Confirmations {
     /// For the issuers that want it: a token is confirmed where its last confirmation is too old, and a dead one replaced
-    /// by this refresher. `None` where none of them does.
-    pub fn wanted(issuers: &[config::Oidc], refresher: &Refresher) -> Option<Self> {
-        let issuers = issuers
-            .iter()
-            .filter_map(|oidc| Some((oidc.issuer.as_str().to_owned(), Issuer::new(oidc.introspection?))));
+    /// by this refresher. `None` where none of them does. What was heard `before` is not asked again.
+    pub fn wanted(clients: &Clients, refresher: &Refresher, before: Option<&Self>) -> Option<Self> {
+        let issuers = clients.iter().filter_map(|client| {
+            let interval = client.introspection_interval()?;
+            let before = before.and_then(|before| before.0.issuers.get(client.issuer()));
+            // Another client of the issuer's may not ask, and would be told that all tokens are dead.
+            let before = before.filter(|before| Arc::ptr_eq(&before.client, client));
+            let heard = before.map(|before| Arc::clone(&before.heard)).unwrap_or_default();
+            Some((client.issuer().to_owned(), Issuer { client: Arc::clone(client), interval, heard }))
+        });
         let issuers: HashMap<_, _> = issuers.collect();
         if issuers.is_empty() {
             return None;
         }
-        let known = Cache::with_weighter(FEW_KNOWN, MOST_KNOWN, UnitWeighter);
-        Some(Self(Arc::new(Shared {
-            refresher: refresher.clone(),
-            issuers,
-            known,
-            flights: Mutex::default(),
-        })))
+        let (known, flights) = match before {
+            Some(Self(before)) => (Arc::clone(&before.known), Arc::clone(&before.flights)),
+            None => (Arc::new(Cache::with_weighter(FEW_KNOWN, MOST_KNOWN, UnitWeighter)), Arc::default()),
+        };
+        Some(Self(Arc::new(Shared { refresher: refresher.clone(), issuers, known, flights })))
     }
 
     /// The session, where its access token is good as far as the issuer says; the same with a fresh token, where it
@@ -129,11 +138,7 @@ impl Confirmations {
     }
 }
 
-impl Issuer {
-    fn new(interval: Duration) -> Self {
-        Self { interval, has_confirmed: AtomicBool::new(false), complained_at: AtomicU64::new(0) }
-    }
-
+impl Heard {
     /// Whether the log is to hear of it now that it refuses to tell. Notes that it does.
     fn may_complain(&self, now: Timestamp) -> bool {
         let (last, now) = (self.complained_at.load(Ordering::Relaxed), now.as_secs());
@@ -187,7 +192,7 @@ impl Shared {
         let said = refresher.grants.introspect(&session.tokens.access_token, &session.identity).await;
         let (word, result) = match &said {
             Ok(Introspection::Active) => (Word::Active, "active"),
-            Ok(Introspection::Inactive) if issuer.has_confirmed.load(Ordering::Relaxed) => {
+            Ok(Introspection::Inactive) if issuer.heard.has_confirmed.load(Ordering::Relaxed) => {
                 (Word::Inactive, "inactive")
             }
             Err(IntrospectError::Unavailable(_)) => (Word::Unknown, "unavailable"),
@@ -199,7 +204,7 @@ impl Shared {
         refresher.sessions.common().metrics().count_introspection(refresher.sessions.app(), result);
         match &said {
             Ok(Introspection::Active) => {
-                issuer.has_confirmed.store(true, Ordering::Relaxed);
+                issuer.heard.has_confirmed.store(true, Ordering::Relaxed);
                 // Should it die one day, replacing it may help again.
                 self.refresher.note_accepted(ticket, None);
             }
@@ -209,7 +214,7 @@ impl Shared {
             Err(error @ IntrospectError::Unavailable(_)) => {
                 tracing::warn!(event = "introspection.issuer_unavailable", error = %chain(error), "tokens are used until they expire");
             }
-            _ if !issuer.may_complain(refresher.clock.now()) => {}
+            _ if !issuer.heard.may_complain(refresher.clock.now()) => {}
             Ok(Introspection::Inactive) => {
                 tracing::error!(
                     event = "introspection.refused",
@@ -237,11 +242,11 @@ impl Shared {
         let refresher = &self.refresher.0;
         match refresher.sessions.end_version(ticket, dead.version).await {
             Ok(Some(ended)) => {
-                refresher.sessions.note_end(Cause::TokenInactive);
+                let facts = refresher.sessions.facts(&ended.identity, ticket.record_key());
+                refresher.sessions.note_end(Cause::TokenInactive, &facts);
                 let revocations = refresher.revocations.clone();
-                refresher
-                    .tasks
-                    .spawn(async move { revocations.revoke(&ended.identity.issuer, &ended.tokens).await });
+                let revocation = async move { revocations.revoke(&ended.identity, &ended.tokens).await };
+                refresher.tasks.spawn(for_request(revocation));
                 Failure::Ended
             }
             Ok(None) => Failure::Gone,

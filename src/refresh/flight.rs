@@ -19,6 +19,7 @@ use crate::session::cookie::Ticket;
 use crate::session::store::changes::Mark;
 use crate::session::store::{Unavailable, Version};
 use crate::session::{Cause, Session};
+use crate::telemetry::audit::Event;
 use crate::telemetry::chain;
 use crate::tokens::{Freshness, Tokens};
 
@@ -225,6 +226,7 @@ impl Flight {
             let error = match self.ask(&session).await {
                 Ok(tokens) => {
                     self.note_answer();
+                    self.note(Event::RefreshSucceeded, &session, None);
                     return self.write(session, mark, tokens).await;
                 }
                 // Once: an issuer that refuses its own nonce would do so for ever.
@@ -259,6 +261,9 @@ impl Flight {
 
     /// What comes of it where the issuer has brought no tokens.
     async fn explain(&self, session: &Session, error: &RefreshError) -> Outcome {
+        if let Some(reason) = error.refusal() {
+            self.note(Event::RefreshRefused, session, Some(reason));
+        }
         match error {
             // Some issuers say `invalid_grant` of a resource. Whether the refresh token is dead the next refresh tells.
             RefreshError::InvalidGrant
@@ -281,7 +286,7 @@ impl Flight {
             RefreshError::WrongIdentity(issued) => {
                 self.note_answer();
                 let outcome = self.end(session.version, Cause::WrongIdentity).await;
-                self.shared.revocations.revoke(&self.issuer, issued).await;
+                self.shared.revocations.revoke(&session.identity, issued).await;
                 outcome
             }
             RefreshError::UnknownIssuer => self.wind_up(session, error).await,
@@ -389,7 +394,7 @@ impl Drop for Flight {
             }
         }
         if let Some(Outcome::Unwritten(..)) = self.announce.get() {
-            self.shared.unwritten.fetch_sub(1, Ordering::SeqCst);
+            self.shared.board.unwritten.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }

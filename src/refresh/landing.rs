@@ -11,6 +11,7 @@ use crate::revocation::Unwanted;
 use crate::session::store::changes::Mark;
 use crate::session::store::{Unavailable, Version};
 use crate::session::{Cause, Session, TokensReplaced};
+use crate::telemetry::audit::{Event, Facts};
 use crate::tokens::Tokens;
 
 /// What became of a try to write.
@@ -50,7 +51,7 @@ impl Flight {
             }
             // The session has died of age: nobody will ask for these tokens, nor log them out.
             if self.shared.clock.now() >= before.expires_at {
-                return Some(self.discard(&tokens).await);
+                return Some(self.discard(&before, &tokens).await);
             }
             let version = Version(before.version.0 + 1);
             let newer = Session { tokens: tokens.clone(), version, ..Session::clone(&before) };
@@ -71,12 +72,12 @@ impl Flight {
         let sessions = &self.shared.sessions;
         match sessions.replace_tokens(&self.ticket, before, tokens.clone()).await? {
             TokensReplaced::Written(session) => return Ok(Written::Done(Outcome::Fresh(session))),
-            TokensReplaced::Ended => return Ok(Written::Done(self.discard(tokens).await)),
+            TokensReplaced::Ended => return Ok(Written::Done(self.discard(before, tokens).await)),
             TokensReplaced::Conflict => {}
         }
         *mark = sessions.mark(&self.ticket);
         let Some(found) = sessions.load_stored(&self.ticket).await? else {
-            return Ok(Written::Done(self.discard(tokens).await));
+            return Ok(Written::Done(self.discard(before, tokens).await));
         };
         // A failover may lose what was written last, and with it what `before` was.
         if found.version <= before.version {
@@ -91,7 +92,7 @@ impl Flight {
                 return Ok(Written::Again);
             }
             Settled::Overtaken => {
-                self.revoke_issued(tokens).await;
+                self.revoke_issued(before, tokens).await;
                 return Ok(Written::Overtaken);
             }
             Settled::Theirs => {}
@@ -100,39 +101,40 @@ impl Flight {
             tracing::warn!(event = "refresh.conflict", found = found.version.0);
             if self.lease.is_none() {
                 self.tell(Outcome::Fresh(Arc::clone(&found)));
-                self.revoke_issued(tokens).await;
+                self.revoke_issued(before, tokens).await;
             }
         }
         Ok(Written::Done(Outcome::Fresh(found)))
     }
 
     /// The session's end was faster: what was issued for a dead session is revoked and thrown away.
-    async fn discard(&self, tokens: &Tokens) -> Outcome {
+    async fn discard(&self, before: &Session, tokens: &Tokens) -> Outcome {
         tracing::info!(event = "refresh.session_gone", "what was issued is revoked");
         self.tell(Outcome::Gone);
-        self.revoke_issued(tokens).await;
+        self.revoke_issued(before, tokens).await;
         Outcome::Gone
     }
 
     /// Of the tokens that were to be written, those that this flight has brought.
-    async fn revoke_issued(&self, tokens: &Tokens) {
-        let revocations = &self.shared.revocations;
-        let Some(wanted) = &self.wanted else { return revocations.revoke(&self.issuer, tokens).await };
+    async fn revoke_issued(&self, before: &Session, tokens: &Tokens) {
+        let (revocations, whose) = (&self.shared.revocations, &before.identity);
+        let Some(wanted) = &self.wanted else { return revocations.revoke(whose, tokens).await };
         let refresh_token = tokens.refresh_token.as_ref().filter(|_| self.lease.is_some());
         let refresh_token = refresh_token.map(Unwanted::refresh_token);
         let token = tokens.route_tokens.get(wanted);
         let token = token.map(|token| Unwanted::access_token(&token.value, token.expires_at));
         let issued: Vec<_> = refresh_token.into_iter().chain(token).collect();
-        revocations.revoke_these(&self.issuer, &issued).await;
+        revocations.revoke_these(whose, &issued).await;
     }
 
     /// The refresh token is dead. Another process may have got further; otherwise the session has ended.
     pub(super) async fn end(&self, version: Version, cause: Cause) -> Outcome {
         match self.shared.sessions.end_version(&self.ticket, version).await {
             Ok(Some(session)) => {
-                self.shared.sessions.note_end(cause);
+                let facts = self.shared.sessions.facts(&session.identity, self.ticket.record_key());
+                self.shared.sessions.note_end(cause, &facts);
                 self.tell(Outcome::Ended);
-                self.shared.revocations.revoke(&self.issuer, &session.tokens).await;
+                self.shared.revocations.revoke(&session.identity, &session.tokens).await;
                 Outcome::Ended
             }
             Ok(None) => match self.shared.sessions.load_stored(&self.ticket).await {
@@ -144,14 +146,22 @@ impl Flight {
         }
     }
 
+    /// For the audit trail.
+    pub(super) fn note(&self, event: Event, session: &Session, reason: Option<&'static str>) {
+        let sessions = &self.shared.sessions;
+        let kind = Some(if self.wanted.is_some() { "route_token" } else { "access_token" });
+        let facts = sessions.facts(&session.identity, self.ticket.record_key());
+        sessions.common().audit().note(event, &Facts { kind, reason, ..facts });
+    }
+
     /// Lets this process serve what the store did not take.
     fn tell_unwritten(&self, newer: Session, mark: Mark, unavailable: &Unavailable) {
         // Counted before anybody can know of it, and until the flight ends.
-        self.shared.unwritten.fetch_add(1, Ordering::SeqCst);
+        self.shared.board.unwritten.fetch_add(1, Ordering::SeqCst);
         if self.tell(Outcome::Unwritten(Arc::new(newer), mark)) {
             tracing::warn!(event = "refresh.unwritten", error = %unavailable);
         } else {
-            self.shared.unwritten.fetch_sub(1, Ordering::SeqCst);
+            self.shared.board.unwritten.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Errand {
     pub(super) app: String,
     pub(super) issuer: String,
     pub(super) client_id: String,
+    /// `sub`, for the audit trail; gateways of before wrote none.
+    pub(super) subject: Option<String>,
     pub(super) kind: TokenKind,
     pub(super) token: Secret,
     pub(super) posted_at: Timestamp,
@@ -41,6 +43,8 @@ struct Plaintext<'a> {
     app: Cow<'a, str>,
     issuer: Cow<'a, str>,
     client_id: Cow<'a, str>,
+    #[serde(default)]
+    subject: Option<Cow<'a, str>>,
     kind: Cow<'a, str>,
     token: Cow<'a, str>,
     posted_at: u64,
@@ -48,11 +52,12 @@ struct Plaintext<'a> {
 }
 
 impl Errand {
-    pub(super) fn new(issuer: &Issuer, unwanted: &Unwanted<'_>, now: Timestamp) -> Self {
+    pub(super) fn new(issuer: &Issuer, subject: &str, unwanted: &Unwanted<'_>, now: Timestamp) -> Self {
         Self {
             app: issuer.app.to_string(),
             issuer: issuer.url.to_string(),
             client_id: issuer.client_id.to_string(),
+            subject: Some(subject.to_owned()),
             kind: unwanted.kind,
             token: unwanted.token.clone(),
             posted_at: now,
@@ -66,6 +71,7 @@ impl Errand {
             app: self.app.as_str().into(),
             issuer: self.issuer.as_str().into(),
             client_id: self.client_id.as_str().into(),
+            subject: self.subject.as_deref().map(Cow::from),
             kind: self.kind.as_str().into(),
             token: self.token.expose().into(),
             posted_at: self.posted_at.as_millis(),
@@ -83,6 +89,7 @@ impl Errand {
             app: plaintext.app.into_owned(),
             issuer: plaintext.issuer.into_owned(),
             client_id: plaintext.client_id.into_owned(),
+            subject: plaintext.subject.map(Cow::into_owned),
             kind,
             token: Secret::new(plaintext.token),
             posted_at: Timestamp::from_millis(plaintext.posted_at),
@@ -110,6 +117,7 @@ mod tests {
             app: "https://shop.test".to_owned(),
             issuer: "https://id.test".to_owned(),
             client_id: "shop".to_owned(),
+            subject: Some("alice".to_owned()),
             kind: TokenKind::RefreshToken,
             token: Secret::new("a\"token"),
             posted_at: Timestamp::from_secs(1000),
@@ -128,6 +136,8 @@ mod tests {
         assert!(Errand::decode(text.replace("refresh_token", "device_code").as_bytes()).is_none());
         assert!(Errand::decode(text.replace("{", "{\"later\":{},").as_bytes()).is_some());
         assert!(Errand::decode(b"{}").is_none());
+        let of_before = text.replace("\"subject\":\"alice\",", "");
+        assert_eq!(Errand::decode(of_before.as_bytes()).unwrap().subject, None);
     }
 
     #[test]

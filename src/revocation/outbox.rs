@@ -8,12 +8,15 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::errand::Errand;
 use super::{Issuer, Revocations, TRY, Tried, Unwanted};
 use crate::oidc::TokenKind;
 use crate::session::store::{Unavailable, outbox};
 use crate::session::{Common, Unopened};
+use crate::telemetry::audit::{Event, Facts};
+use crate::telemetry::for_request;
 
 /// When an errand is due for others, should this process not come to an end with it: both first tries, and a
 /// little more.
@@ -51,8 +54,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub struct Outbox {
     common: Arc<Common>,
     /// Something is due that was not before.
-    is_due: Notify,
-    turns: Semaphore,
+    is_due: Arc<Notify>,
+    turns: Arc<Semaphore>,
     places: Arc<Semaphore>,
 }
 
@@ -78,16 +81,24 @@ impl Outbox {
     pub fn new(common: Arc<Common>) -> Self {
         Self {
             common,
-            is_due: Notify::new(),
-            turns: Semaphore::new(MOST_FIRST_TRIES),
+            is_due: Arc::default(),
+            turns: Arc::new(Semaphore::new(MOST_FIRST_TRIES)),
             places: Arc::new(Semaphore::new(MOST_KEPT_HERE)),
         }
     }
 
+    /// The same outbox under the keys that these sessions have.
+    #[must_use]
+    pub fn under(&self, common: Arc<Common>) -> Self {
+        let (is_due, turns) = (Arc::clone(&self.is_due), Arc::clone(&self.turns));
+        Self { common, is_due, turns, places: Arc::clone(&self.places) }
+    }
+
     /// Posts, asks the issuer once, and strikes what it has answered.
-    pub(super) async fn revoke(self: &Arc<Self>, issuer: &Issuer, all: &[Unwanted<'_>]) {
+    pub(super) async fn revoke(self: &Arc<Self>, issuer: &Issuer, subject: &str, all: &[Unwanted<'_>]) {
         let now = self.common.now();
-        let errands: Vec<_> = all.iter().map(|unwanted| Errand::new(issuer, unwanted, now)).collect();
+        let errands: Vec<_> =
+            all.iter().map(|unwanted| Errand::new(issuer, subject, unwanted, now)).collect();
         if issuer.grants.is_known_not_to_revoke(&issuer.url) {
             errands.iter().for_each(|errand| self.count(errand, "not_offered"));
             return;
@@ -116,9 +127,9 @@ impl Outbox {
         }
     }
 
-    /// Runs what is due, for as long as the gateway does. `apps` are those of this gateway.
-    pub async fn drain(self: Arc<Self>, apps: Vec<Revocations>) {
-        loop {
+    /// Runs what is due, until it is told to stop, and then what it has begun. `apps` are those of this gateway.
+    pub async fn drain(self: Arc<Self>, apps: Vec<Revocations>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
             if let Err(unavailable) = self.run_due(&apps).await {
                 tracing::debug!(event = "outbox.unavailable", error = %unavailable);
             }
@@ -126,6 +137,7 @@ impl Outbox {
             tokio::select! {
                 biased;
                 () = self.is_due.notified() => {}
+                () = stop.cancelled() => {}
                 () = sleep(pause) => {}
             }
         }
@@ -156,7 +168,7 @@ impl Outbox {
         };
         tracing::warn!(event = "outbox.store_unavailable", "a revocation waits in this process");
         let (outbox, issuer) = (Arc::clone(self), issuer.clone());
-        self.common.tasks().spawn(outbox.wait_for_either(issuer, errand, entry, place));
+        self.common.tasks().spawn(for_request(outbox.wait_for_either(issuer, errand, entry, place)));
     }
 
     async fn wait_for_either(
@@ -314,6 +326,20 @@ impl Outbox {
 
     fn count(&self, errand: &Errand, result: &'static str) {
         self.common.metrics().count_revocation(&errand.app, result);
+        let (event, reason) = match result {
+            "revoked" => (Event::RevocationDone, None),
+            "postponed" => return,
+            reason => (Event::RevocationGivenUp, Some(reason)),
+        };
+        let facts = Facts {
+            app: &errand.app,
+            issuer: Some(&errand.issuer),
+            user: errand.subject.as_deref(),
+            kind: Some(errand.kind.as_str()),
+            reason,
+            ..Facts::default()
+        };
+        self.common.audit().note(event, &facts);
     }
 }
 

@@ -37,20 +37,22 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        let Some(mut place) = listener.places.take() else {
+        let door = listener.door();
+        let Some(mut place) = listener.places.take(door.limits.connections) else {
+            listener.in_force.load().gateway.metrics().count_overload("connections");
             // A flood is not to fill the disk as well.
             if said_at.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
                 said_at = Some(Instant::now());
                 tracing::warn!(event = "server.overloaded", "there are too many connections");
             }
             let listener = Arc::clone(listener);
-            tokio::spawn(async move { listener.turn_away(stream).await });
+            tokio::spawn(async move { listener.turn_away(&door, stream).await });
             continue;
         };
         // One of its own: threads that look at the same one again and again would wait for each other.
         let (listener, stopping) = (Arc::clone(listener), connections.stopping.child_token());
         let Some((worker, load)) = workers.least_busy() else {
-            connections.open.spawn(listener.serve(stream, peer, place, stopping));
+            connections.open.spawn(listener.serve(door, stream, peer, place, stopping));
             continue;
         };
         place.counts_for(load);
@@ -58,7 +60,7 @@ pub(super) async fn accept(
         if let Ok(stream) = stream.into_std() {
             let served = async move {
                 match TcpStream::from_std(stream) {
-                    Ok(stream) => listener.serve(stream, peer, place, stopping).await,
+                    Ok(stream) => listener.serve(door, stream, peer, place, stopping).await,
                     Err(error) => tracing::warn!(event = "server.accept_failed", error = %error),
                 }
             };

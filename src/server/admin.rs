@@ -1,11 +1,10 @@
-//! The operators' listener: `/livez`, `/readyz`, `/metrics` and `/sessions`. Never on the public one.
+//! The operators' listener: `/`, `/livez`, `/readyz`, `/metrics` and `/sessions`. Never on the public one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -14,17 +13,26 @@ use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::{ACCEPT_PAUSE, Readiness};
+use super::ACCEPT_PAUSE;
+use super::connection::Listener;
+use super::readiness::Readiness;
 use crate::body::{self, Body};
 use crate::error::{Code, Refusal};
 use crate::fields;
 use crate::gateway::Gateway;
 use crate::oidc::Availability;
+use crate::random::Random;
 use crate::respond::{self, Audience};
-use crate::telemetry::chain;
 use crate::telemetry::metrics::{OPENMETRICS, PROMETHEUS_TEXT};
+use crate::telemetry::{RequestId, chain, comes_from};
 
+mod caller;
 mod sessions;
+mod status;
+
+pub(super) use status::Status;
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Probes are few.
 const MOST_CONNECTIONS: usize = 64;
@@ -32,22 +40,33 @@ const MOST_CONNECTIONS: usize = 64;
 /// How long a connection may be silent, and the head of a request take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until it is aborted.
-pub(super) async fn run(listener: TcpListener, gateway: Arc<Gateway>, readiness: Arc<Readiness>) {
+/// Serves, and takes samples for the status page, until it is aborted.
+pub(super) async fn run(socket: TcpListener, listener: Arc<Listener>, status: Status) {
+    let status = Arc::new(status);
+    tokio::join!(accept(socket, &listener, &status), status.watch(&listener));
+}
+
+async fn accept(socket: TcpListener, listener: &Arc<Listener>, status: &Arc<Status>) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match socket.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(event = "admin.accept_failed", error = %error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (gateway, readiness) = (Arc::clone(&gateway), Arc::clone(&readiness));
+        let (listener, status) = (Arc::clone(listener), Arc::clone(status));
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, &gateway, &readiness));
+            let service = service_fn(|request| {
+                let answered = async {
+                    comes_from(peer.ip());
+                    answer(request, &listener, &status).await
+                };
+                RequestId::generate(Random::SYSTEM).within(None, answered)
+            });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
@@ -62,28 +81,46 @@ pub(super) async fn run(listener: TcpListener, gateway: Arc<Gateway>, readiness:
 
 async fn answer(
     request: Request<Incoming>,
-    gateway: &Gateway,
-    readiness: &Readiness,
+    listener: &Listener,
+    status: &Status,
 ) -> Result<Response<Body>, Infallible> {
-    if request.uri().path() == "/sessions" {
-        let answered = sessions::answer(request.method(), request.uri(), gateway).await;
-        return Ok(answered.unwrap_or_else(|refusal| respond::refusal(&refusal, Audience::Script)));
+    let answered = choose(&request, listener, status).await;
+    let mut response = answered.unwrap_or_else(|refusal| respond::refusal(&refusal, Audience::Script));
+    // No page of another origin, and no document in its process, gets hold of it (Fetch §3.7).
+    response.headers_mut().insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    Ok(response)
+}
+
+async fn choose(
+    request: &Request<Incoming>,
+    listener: &Listener,
+    status: &Status,
+) -> Result<Response<Body>, Refusal> {
+    let (in_force, readiness) = (listener.in_force.load_full(), &listener.readiness);
+    let gateway = &in_force.gateway;
+    let path = request.uri().path();
+    if path == "/sessions" {
+        caller::check(request)?;
+        return sessions::answer(request.method(), request.uri(), gateway).await;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let refusal = Refusal::method_not_allowed("GET, HEAD");
-        return Ok(respond::refusal(&refusal, Audience::Script));
+        return Err(Refusal::method_not_allowed("GET, HEAD"));
     }
-    Ok(match request.uri().path() {
+    Ok(match path {
+        "/" => {
+            caller::check(request)?;
+            status.page(&in_force, readiness.is_draining()).await
+        }
         "/livez" => respond::json(&json!({"status": "alive"})),
         "/metrics" => metrics(gateway, request.headers()),
         "/readyz" => {
-            readiness.is_watched.store(true, Ordering::Relaxed);
+            readiness.note_watcher();
             ready(gateway, readiness).await
         }
-        _ => respond::refusal(
-            &Refusal::new(Code::NotFound, "There are /livez, /readyz, /metrics and /sessions."),
-            Audience::Script,
-        ),
+        _ => {
+            let detail = "There are /, /livez, /readyz, /metrics and /sessions.";
+            return Err(Refusal::new(Code::NotFound, detail));
+        }
     })
 }
 
@@ -101,7 +138,7 @@ fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
 async fn ready(gateway: &Gateway, readiness: &Readiness) -> Response<Body> {
     gateway.look_for_issuers();
     let store_answers = gateway.store_answers().await;
-    let draining = readiness.draining.load(Ordering::Relaxed);
+    let draining = readiness.is_draining();
     let issuers: Map<String, Value> = gateway
         .issuers()
         .map(|(issuer, availability)| {

@@ -5,18 +5,20 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use http::{Request, Response};
 
+use super::connection::Listener;
 use crate::body::Body;
 use crate::error::{Code, Refusal};
-use crate::gateway::{Connection, Gateway};
+use crate::gateway::Connection;
 use crate::respond::{self, Audience};
 
-/// The gateway's answer. A panic is a fault of ours; it ends one request and nothing more.
+/// The answer of the gateway that is in force now. A panic is a fault of ours; it ends one request and nothing more.
 pub(super) async fn answer(
-    gateway: &Gateway,
+    listener: &Listener,
     request: Box<Request<Body>>,
     connection: Connection,
 ) -> Response<Body> {
-    AssertUnwindSafe(gateway.handle(request, connection)).catch_unwind().await.unwrap_or_else(|_| {
+    let in_force = listener.in_force.load();
+    AssertUnwindSafe(in_force.gateway.handle(request, connection)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(event = "request.panicked");
         let refusal = Refusal::new(Code::Internal, "The gateway failed. This is not your fault.");
         respond::refusal(&refusal, Audience::Script)

@@ -3,22 +3,25 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http_body_util::{BodyExt, Collected};
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Place, Places, TooMany};
 use super::prefixed::Prefixed;
 use super::proxy_protocol::{self, InvalidHeader};
+use super::readiness::Readiness;
 use super::timing::{TimedStream, Timing};
-use super::tls::{Agreed, Tls};
-use super::{TURN_AWAY_TIMEOUT, http1, http2};
-use crate::config::Limits;
+use super::tls::{Agreed, InvalidTls, Tls};
+use super::{FAREWELL, TURN_AWAY_TIMEOUT, http1, http2};
+use crate::config::{self, Limits};
 use crate::error::{Code, Refusal};
 use crate::gateway::Gateway;
 use crate::respond::{self, Audience};
@@ -36,15 +39,30 @@ const TLS_HANDSHAKE: u8 = 22;
 /// What all connections of the public listener share.
 #[derive(Debug)]
 pub(super) struct Listener {
+    pub(super) in_force: ArcSwap<InForce>,
+    pub(super) places: Places,
+    /// Places for connections that are told that they are too many.
+    pub(super) turned_away: Semaphore,
+    pub(super) readiness: Readiness,
+}
+
+/// What the configuration in force makes of connections and requests. Each request takes the gateway anew, so that no
+/// connection holds on to one that another has taken the place of.
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub(super) door: Arc<Door>,
+    pub(super) gateway: Gateway,
+    pub(super) shutdown_grace: Duration,
+}
+
+/// How a connection comes in, and what it may use up: as it was when it began, for as long as it is open.
+#[derive(Debug)]
+pub(super) struct Door {
     pub(super) limits: Limits,
-    pub(super) gateway: Arc<Gateway>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) proxy_protocol: bool,
     pub(super) h2c: bool,
     pub(super) tls: Option<Arc<Tls>>,
-    pub(super) places: Places,
-    /// Places for connections that are told that they are too many.
-    pub(super) turned_away: Semaphore,
 }
 
 /// Why a connection has ended before its first request.
@@ -60,12 +78,52 @@ enum NotServed {
     TooMany(#[from] TooMany),
     #[error("it does not speak TLS")]
     NotEncrypted,
+    #[error("the gateway stops")]
+    Stopping,
+}
+
+impl InForce {
+    /// What this configuration makes of them. The certificate is kept as it is used where it was `before` in the same
+    /// files, so that whoever comes back is known by his ticket (RFC 8446 §2.2).
+    pub(super) fn new(
+        server: &config::Server,
+        gateway: Gateway,
+        before: Option<&Self>,
+    ) -> Result<Self, InvalidTls> {
+        let before = before.and_then(|before| before.door.tls.as_ref());
+        let tls = server.tls.as_ref().map(|files| match before.filter(|before| before.is_of(files)) {
+            Some(before) => Ok(Arc::clone(before)),
+            None => Tls::new(files.clone(), gateway.metrics().clone()).map(Arc::new),
+        });
+        let door = Door {
+            limits: server.limits.clone(),
+            trusted_proxies: server.trusted_proxies.clone(),
+            proxy_protocol: server.proxy_protocol,
+            h2c: server.h2c,
+            tls: tls.transpose()?,
+        };
+        Ok(Self { door: Arc::new(door), gateway, shutdown_grace: server.shutdown_grace })
+    }
+
+    /// Reads all certificates and keys again.
+    pub(super) fn reload(&self) {
+        if let Some(tls) = &self.door.tls {
+            tls.reload();
+        }
+        self.gateway.reload();
+    }
 }
 
 impl Listener {
+    /// As it is for those who come now.
+    pub(super) fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.in_force.load().door)
+    }
+
     /// Serves a connection until it ends, or has become a tunnel.
     pub(super) async fn serve(
         self: Arc<Self>,
+        door: Arc<Door>,
         stream: TcpStream,
         peer: SocketAddr,
         place: Place,
@@ -73,19 +131,19 @@ impl Listener {
     ) {
         // Small answers must not wait for each other; a socket that refuses this works all the same.
         let _ = stream.set_nodelay(true);
-        let due = Instant::now() + self.limits.header_timeout;
+        let due = Instant::now() + door.limits.header_timeout;
         let mut stream = Prefixed::new(stream);
-        let begun = match timeout_at(due, self.identify(&mut stream, peer, place)).await {
-            Ok(Ok(client)) if self.tls.is_some() => {
-                Box::pin(self.encrypted(stream, due, client, stopping)).await
+        let begun = match in_time(due, &stopping, self.identify(&door, &mut stream, peer, place)).await {
+            Ok(client) if door.tls.is_some() => {
+                Box::pin(self.encrypted(door, stream, due, client, stopping)).await
             }
-            Ok(Ok(client)) => self.plain(stream, due, client, stopping).await,
-            Ok(Err(error @ NotServed::TooMany(_))) => {
-                self.turn_away(stream).await;
+            Ok(client) => self.plain(door, stream, due, client, stopping).await,
+            Err(error @ NotServed::TooMany(_)) => {
+                self.in_force.load().gateway.metrics().count_overload("connections_per_client");
+                self.turn_away(&door, stream).await;
                 Err(error)
             }
-            Ok(Err(error)) => Err(error),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         };
         if let Err(error) = begun {
             tracing::debug!(event = "connection.refused", %peer, error = %chain(&error));
@@ -93,9 +151,9 @@ impl Listener {
     }
 
     /// Answers whatever a connection too many may ask, without waiting for it.
-    pub(super) async fn turn_away(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    pub(super) async fn turn_away(&self, door: &Door, stream: impl AsyncRead + AsyncWrite + Unpin) {
         // Those who come in TLS have nothing to hear that costs no handshake.
-        if self.tls.is_none()
+        if door.tls.is_none()
             && let Ok(_place) = self.turned_away.try_acquire()
         {
             let refusal =
@@ -107,51 +165,47 @@ impl Listener {
     /// Whose connection this is: the other end's, or what its header of the PROXY protocol says.
     async fn identify(
         &self,
+        door: &Door,
         stream: &mut Prefixed<TcpStream>,
         peer: SocketAddr,
         mut place: Place,
     ) -> Result<Client, NotServed> {
         let mut address = peer;
-        if self.proxy_protocol && self.is_trusted(peer.ip()) {
+        if door.proxy_protocol && door.is_trusted(peer.ip()) {
             address = proxy_protocol::read(stream).await?.unwrap_or(peer);
         }
-        if !self.is_trusted(address.ip()) {
-            self.places.count(&mut place, address.ip())?;
+        if !door.is_trusted(address.ip()) {
+            self.places.count(&mut place, address.ip(), door.limits.connections_per_client)?;
         }
         Ok(Client::new(address, place))
     }
 
-    fn is_trusted(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.trusted_proxies.iter().any(|network| network.contains(&address))
-    }
-
     async fn plain(
         self: Arc<Self>,
+        door: Arc<Door>,
         mut stream: Prefixed<TcpStream>,
         due: Instant,
         client: Client,
         stopping: CancellationToken,
     ) -> Result<(), NotServed> {
-        if self.h2c && timeout_at(due, stream.look(WHOLE_PREFACE, is_http2)).await?? {
-            let served =
-                http2::serve(stream, client, self.limits.clone(), Arc::clone(&self.gateway), stopping);
-            Box::pin(served).await;
+        if door.h2c && in_time(due, &stopping, stream.look(WHOLE_PREFACE, is_http2)).await? {
+            Box::pin(http2::serve(stream, client, &door.limits, self, stopping)).await;
         } else {
-            http1::serve(stream, due, client, self, stopping).await;
+            http1::serve(stream, due, client, &door.limits, self, stopping).await;
         }
         Ok(())
     }
 
     async fn encrypted(
         self: Arc<Self>,
+        door: Arc<Door>,
         mut stream: Prefixed<TcpStream>,
         due: Instant,
         client: Client,
         stopping: CancellationToken,
     ) -> Result<(), NotServed> {
-        let Some(tls) = &self.tls else { return Ok(()) };
-        let first = timeout_at(due, stream.look(1, |ahead| ahead.first().copied())).await??;
+        let Some(tls) = &door.tls else { return Ok(()) };
+        let first = in_time(due, &stopping, stream.look(1, |ahead| ahead.first().copied())).await?;
         if first != TLS_HANDSHAKE {
             if first.is_ascii_uppercase() {
                 say(stream, &Refusal::bad_request("This port speaks HTTPS: the URL begins with https://."))
@@ -159,17 +213,45 @@ impl Listener {
             }
             return Err(NotServed::NotEncrypted);
         }
-        let (stream, agreed) = timeout_at(due, Box::pin(tls.accept(stream))).await??;
+        let (stream, agreed) = in_time(due, &stopping, Box::pin(tls.accept(stream))).await?;
         match agreed {
-            Agreed::Http11 => http1::serve(Prefixed::new(stream), due, client, self, stopping).await,
+            Agreed::Http11 => {
+                http1::serve(Prefixed::new(stream), due, client, &door.limits, self, stopping).await;
+            }
             Agreed::Http2 => {
                 let mut stream = Prefixed::new(stream);
                 // What begins otherwise is for HTTP/2 to refuse.
-                timeout_at(due, stream.look(WHOLE_PREFACE, is_http2)).await??;
-                http2::serve(stream, client, self.limits.clone(), Arc::clone(&self.gateway), stopping).await;
+                in_time(due, &stopping, stream.look(WHOLE_PREFACE, is_http2)).await?;
+                http2::serve(stream, client, &door.limits, self, stopping).await;
             }
         }
         Ok(())
+    }
+}
+
+impl Door {
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// What a connection does before its first request, for which it has until it is `due`, and less where the gateway stops.
+async fn in_time<T, E>(
+    due: Instant,
+    stopping: &CancellationToken,
+    begins: impl Future<Output = Result<T, E>>,
+) -> Result<T, NotServed>
+where
+    NotServed: From<E>,
+{
+    let stopped = async {
+        stopping.cancelled().await;
+        sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        begun = timeout_at(due, begins) => Ok(begun??),
+        () = stopped => Err(NotServed::Stopping),
     }
 }
 

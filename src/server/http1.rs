@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::FAREWELL;
 use super::answer::answer;
 use super::client::Client;
 use super::connection::Listener;
@@ -53,17 +54,17 @@ pub(super) async fn serve<S>(
     stream: Prefixed<S>,
     due: Instant,
     client: Client,
+    limits: &Limits,
     listener: Arc<Listener>,
     stopping: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Limits { header_timeout, idle_timeout, .. } = listener.limits;
-    let timing = Arc::new(Timing::new(header_timeout, idle_timeout));
+    let timing = Arc::new(Timing::new(limits.header_timeout, limits.idle_timeout));
     let mut stream = TimedStream::new(stream, Arc::clone(&timing), due);
     let connection = Arc::new(Http1Connection { timing, client, tunnel: Mutex::default() });
     loop {
-        let rests = Box::pin(take_requests(stream, &connection, &listener, &stopping)).await;
+        let rests = Box::pin(take_requests(stream, &connection, limits, &listener, &stopping)).await;
         let Some(resting) = rests else { return };
         stream = resting;
         tokio::select! {
@@ -85,6 +86,7 @@ pub(super) async fn serve<S>(
 async fn take_requests<S>(
     stream: TimedStream<Prefixed<S>>,
     connection: &Arc<Http1Connection>,
+    limits: &Limits,
     listener: &Arc<Listener>,
     stopping: &CancellationToken,
 ) -> Option<TimedStream<Prefixed<S>>>
@@ -95,8 +97,14 @@ where
     let service = service_fn(move |request| -> Answering {
         Box::pin(respond(request, Arc::clone(&its_own), Arc::clone(&its_listener)))
     });
-    let mut served = protocol(&listener.limits).serve_connection(TokioIo::new(stream), service);
-    let mut stopped = pin!(stopping.cancelled());
+    let mut served = protocol(limits).serve_connection(TokioIo::new(stream), service);
+    let mut stopped = pin!(async {
+        stopping.cancelled().await;
+        // To a client that has just connected, an end without an answer is a fault: it does not send its request again.
+        if !connection.timing.has_begun() {
+            tokio::time::sleep(FAREWELL).await;
+        }
+    });
     let mut is_stopping = false;
     let ended = poll_fn(|context| {
         if !is_stopping && stopped.as_mut().poll(context).is_ready() {
@@ -152,7 +160,12 @@ async fn respond(
     let under_way = connection.timing.begin_request();
     let connection = Connection { peer: connection.client.address, client: connection };
     let request = Box::new(request.map(|incoming| under_way.receives(incoming)));
-    let response = answer(&listener.gateway, request, connection).await;
+    let mut response = answer(&listener, request, connection).await;
+    // While a balancer has notice, who goes on asking takes the end of the connection with an answer, and does not
+    // meet it with the next request.
+    if listener.readiness.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response.map(|body| under_way.until_sent(body)))
 }
 

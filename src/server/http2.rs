@@ -6,7 +6,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +17,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::FAREWELL;
 use super::client::Client;
+use super::connection::Listener;
 use crate::config::Limits;
-use crate::gateway::Gateway;
 use crate::telemetry::chain;
 
 mod budget;
@@ -45,18 +45,13 @@ const SEND_BUFFER: usize = 32 * 1024;
 /// How many streams a client may have ended for its faults. Each costs an answer that it need not wait for.
 const MOST_FAULTY_STREAMS: usize = 256;
 
-/// How long a client of a gateway that stops has to show that it has heard so.
-const FAREWELL: Duration = Duration::from_secs(1);
-
 /// What the streams of one connection share.
 #[derive(Debug)]
 struct Shared {
-    gateway: Arc<Gateway>,
+    listener: Arc<Listener>,
     peer: SocketAddr,
     idle_timeout: Duration,
     header_count: usize,
-    /// How many of the streams are tunnels, which have no end of their own.
-    tunnels: AtomicUsize,
 }
 
 /// One connection, its preface read.
@@ -75,21 +70,20 @@ struct Connection<S> {
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     client: Client,
-    limits: Limits,
-    gateway: Arc<Gateway>,
+    limits: &Limits,
+    listener: Arc<Listener>,
     stopping: CancellationToken,
 ) {
     let verdict = Arc::new(Verdict::default());
-    let frames = WatchedFrames::new(stream, &limits, Arc::clone(&verdict));
+    let frames = WatchedFrames::new(stream, limits, Arc::clone(&verdict));
     let shared = Arc::new(Shared {
-        gateway,
+        listener,
         peer: client.address,
         idle_timeout: limits.idle_timeout,
         header_count: limits.header_count,
-        tunnels: AtomicUsize::new(0),
     });
     let ended = async {
-        let frames = settings(&limits).handshake(frames).await?;
+        let frames = settings(limits).handshake(frames).await?;
         let (streams, idle_since) = (JoinSet::new(), Instant::now());
         let connection = Connection { frames, verdict, streams, shared, idle_since, is_stopping: false };
         connection.run(stopping).await
@@ -146,14 +140,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Whether nothing is under way; a tunnel has no end that a gateway which stops could wait for.
+    /// Whether nothing is under way. A client of a gateway that stops is not waited for once it has its answers.
     fn is_idle(&self) -> bool {
-        let tunnels = self.shared.tunnels.load(Ordering::Relaxed);
-        if self.is_stopping {
-            self.streams.len() <= tunnels
-        } else {
-            self.streams.is_empty() && !self.frames.has_streams()
-        }
+        self.streams.is_empty() && (self.is_stopping || !self.frames.has_streams())
     }
 }
 

@@ -88,6 +88,11 @@ impl Timing {
         RequestUnderWay { timing: Arc::clone(self), request: state.request }
     }
 
+    /// Whether there was a request so far.
+    pub(super) fn has_begun(&self) -> bool {
+        self.state().request > 0
+    }
+
     /// Whether all was answered, and nothing has come for a while.
     pub(super) fn rests(&self) -> bool {
         self.state().phase == Phase::Resting

@@ -7,31 +7,41 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cookie::{Cookie, CookieBuilder};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
+use memchr::memchr;
 use zeroize::Zeroizing;
 
 use crate::config;
 use crate::random::Random;
-use crate::seal::{Context, DataKey, KeyRing, hashed_name};
+use crate::seal::{self, Context, DataKey, KeyRing, hashed_name};
 use crate::session::store::RecordKey;
 
-/// No cookie of ours is longer; what is longer is not looked at.
-const LONGEST_VALUE: usize = 300;
-
 /// What finds a session and opens it. Only the browser has it, sealed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Ticket {
     /// Which session it is.
     pub id: SessionId,
     /// The key of its record.
     pub data_key: DataKey,
-    /// Made of the id, once: each request needs it.
+    /// Made of the id, once: whoever asks the store needs it.
     record_key: RecordKey,
+    /// Of the record's key: a request of a session that is open here looks no further.
+    record_prefix: u64,
+}
+
+/// A ticket, the cookie it was opened from, and the app it was opened for. All of it lies in one place, for each
+/// request looks at all of it, and of many sessions hardly one lies in the processor's caches.
+pub struct OpenedCookie {
+    ticket: Ticket,
+    app: Arc<str>,
+    value: Zeroizing<[u8; Ticket::COOKIE_LENGTH]>,
 }
 
 /// A session's id: 128 bits that cannot be guessed.
@@ -44,9 +54,15 @@ pub struct SessionId([u8; SessionId::BYTES]);
 pub struct Conflicting;
 
 impl Ticket {
+    const BYTES: usize = SessionId::BYTES + DataKey::BYTES;
+
+    /// How long each session's cookie is.
+    pub(super) const COOKIE_LENGTH: usize = (4 * (seal::OVERHEAD + Self::BYTES)).div_ceil(3);
+
     /// The ticket of this session.
     pub fn new(id: SessionId, data_key: DataKey) -> Self {
-        Self { record_key: id.record_key(), id, data_key }
+        let record_key = id.record_key();
+        Self { record_prefix: record_key.prefix(), record_key, id, data_key }
     }
 
     /// A ticket for a session that never was.
@@ -59,6 +75,11 @@ impl Ticket {
         &self.record_key
     }
 
+    /// The first 64 bits of that.
+    pub(super) fn record_prefix(&self) -> u64 {
+        self.record_prefix
+    }
+
     /// The cookie's value: the sealed ticket in base64url without padding.
     pub fn to_cookie(&self, ring: &KeyRing, random: Random, context: &Context<'_>) -> String {
         let plaintext = Zeroizing::new([self.id.0.as_slice(), self.data_key.expose()].concat());
@@ -67,12 +88,20 @@ impl Ticket {
 
     /// The ticket in a cookie's value; `None` where it was not sealed by this ring under this context.
     pub fn from_cookie(value: &str, ring: &KeyRing, context: &Context<'_>) -> Option<Self> {
-        if value.len() > LONGEST_VALUE {
+        if value.len() != Self::COOKIE_LENGTH {
             return None;
         }
         let plaintext = ring.open(context, &URL_SAFE_NO_PAD.decode(value).ok()?)?;
         let (id, data_key) = plaintext.split_first_chunk()?;
         Some(Self::new(SessionId(*id), DataKey::new(data_key.try_into().ok()?)))
+    }
+}
+
+impl Ticket {
+    /// What the key of a cookie's value is called, where it looks like one of ours and its key is not in the ring.
+    pub fn foreign_key(value: &str, ring: &KeyRing) -> Option<String> {
+        let is_as_long = value.len() == Self::COOKIE_LENGTH;
+        ring.foreign_key(&is_as_long.then(|| URL_SAFE_NO_PAD.decode(value).ok()).flatten()?)
     }
 }
 
@@ -90,10 +119,46 @@ impl SessionId {
     }
 }
 
+impl OpenedCookie {
+    /// A cookie's value that was opened, for this app; `None` where it is none that can be.
+    pub(super) fn new(ticket: Ticket, value: &str, app: &Arc<str>) -> Option<Self> {
+        let value = Zeroizing::new(value.as_bytes().try_into().ok()?);
+        Some(Self { ticket, app: Arc::clone(app), value })
+    }
+
+    /// Whether this is what it was opened from, to the letter, and for the same app.
+    pub(super) fn is_of(&self, app: &str, value: &str) -> bool {
+        *self.value == *value.as_bytes() && *self.app == *app
+    }
+}
+
+impl Deref for OpenedCookie {
+    type Target = Ticket;
+
+    fn deref(&self) -> &Ticket {
+        &self.ticket
+    }
+}
+
+/// The rest is made of the id.
+impl PartialEq for Ticket {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.data_key == other.data_key
+    }
+}
+
+impl Eq for Ticket {}
+
 impl fmt::Debug for Ticket {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, data_key, .. } = self;
+        let Self { id, data_key, record_key: _, record_prefix: _ } = self;
         formatter.debug_struct("Ticket").field("id", id).field("data_key", data_key).finish()
+    }
+}
+
+impl fmt::Debug for OpenedCookie {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ticket.fmt(formatter)
     }
 }
 
@@ -129,7 +194,8 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str
     if values.any(|value| value != first) {
         return Err(Conflicting);
     }
-    Ok(Some(String::from_utf8_lossy(first)))
+    // What is text is seen to be text faster than it is looked through for what is not.
+    Ok(Some(std::str::from_utf8(first).map_or_else(|_| String::from_utf8_lossy(first), Cow::Borrowed)))
 }
 
 /// The names of the request's cookies that begin with `prefix`.
@@ -173,13 +239,23 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(COOKIE)
         .iter()
-        .flat_map(|field| field.as_bytes().split(|byte| *byte == b';'))
+        .flat_map(|field| split_at_semicolons(field.as_bytes()))
         .map(trim)
         .filter(|pair| !pair.is_empty())
 }
 
+fn split_at_semicolons(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(field);
+    std::iter::from_fn(move || {
+        let field = rest.take()?;
+        let Some(at) = memchr(b';', field) else { return Some(field) };
+        rest = Some(&field[at + 1..]);
+        Some(&field[..at])
+    })
+}
+
 fn split_at_equals(pair: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = pair.iter().position(|byte| *byte == b'=')?;
+    let at = memchr(b'=', pair)?;
     Some((&pair[..at], &pair[at + 1..]))
 }
 
@@ -254,6 +330,14 @@ mod tests {
         let ticket = Ticket::generate(Random::SYSTEM);
         let value = ticket.to_cookie(&ring(), Random::SYSTEM, &CONTEXT);
         assert_eq!(Ticket::from_cookie(&value, &ring(), &CONTEXT), Some(ticket));
+    }
+
+    #[test]
+    fn r62_debug_shows_nothing_of_a_cookie() {
+        let value = Ticket::generate(Random::SYSTEM).to_cookie(&ring(), Random::SYSTEM, &CONTEXT);
+        let ticket = Ticket::from_cookie(&value, &ring(), &CONTEXT).unwrap();
+        let cookie = OpenedCookie::new(ticket, &value, &CONTEXT.app.into()).unwrap();
+        assert_eq!(format!("{cookie:?}"), "Ticket { id: [redacted], data_key: [redacted] }");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use tokio::time::sleep;
 use super::Sessions;
 use super::cache::LONGEST_UNCONFIRMED;
 use super::cookie::Ticket;
+use super::store::RecordKey;
+use crate::telemetry::audit::{Event, Facts};
+use crate::tokens::Identity;
 
 /// Where all sessions may have changed at once, all tunnels ask, within this time.
 const SPREAD: Duration = Duration::from_secs(2);
@@ -43,6 +46,21 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Each of them.
+    pub const ALL: [Self; 11] = [
+        Self::Logout,
+        Self::Replaced,
+        Self::Abandoned,
+        Self::InvalidGrant,
+        Self::TokenInactive,
+        Self::WrongIdentity,
+        Self::UnknownIssuer,
+        Self::Backchannel,
+        Self::Frontchannel,
+        Self::SharedSignals,
+        Self::Admin,
+    ];
+
     /// Its name in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -62,10 +80,23 @@ impl Cause {
 }
 
 impl Sessions {
-    /// Logs and counts that a session of this app has ended.
-    pub fn note_end(&self, cause: Cause) {
+    /// Logs and counts that a session of this app has ended, the one that is told of.
+    pub fn note_end(&self, cause: Cause, whose: &Facts<'_>) {
         tracing::info!(event = "session.ended", app = &*self.app, cause = cause.as_str());
         self.common.metrics.count_logout(&self.app, cause.as_str());
+        self.common.audit.note(Event::SessionEnded, &Facts { reason: Some(cause.as_str()), ..*whose });
+    }
+
+    /// A session of this app, for the audit trail.
+    pub fn facts<'a>(&'a self, identity: &'a Identity, key: &'a RecordKey) -> Facts<'a> {
+        Facts {
+            app: &self.app,
+            issuer: Some(&identity.issuer),
+            user: Some(&identity.subject),
+            issuer_session: identity.sid.as_deref(),
+            session: Some(&key.0),
+            ..Facts::default()
+        }
     }
 
     /// Done when the session has ended: as soon as the store tells of it, or by its time. A store that is

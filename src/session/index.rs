@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::store::{IndexKey, RecordKey, Unavailable};
 use super::{Session, Sessions};
 use crate::clock::Timestamp;
+use crate::telemetry::audit::Facts;
 use crate::tokens::Identity;
 
 /// Whose sessions are meant.
@@ -23,6 +24,18 @@ pub enum Whose {
         /// `sid`
         sid: String,
     },
+}
+
+impl Whose {
+    /// As the audit trail has it.
+    pub fn facts(&self) -> Facts<'_> {
+        let (user, issuer_session) = match self {
+            Self::Subject(subject) => (Some(subject.as_str()), None),
+            Self::Sid(sid) => (None, Some(sid.as_str())),
+            Self::SubjectAndSid { subject, sid } => (Some(subject.as_str()), Some(sid.as_str())),
+        };
+        Facts { user, issuer_session, ..Facts::default() }
+    }
 }
 
 /// A session that was ended without its cookie.

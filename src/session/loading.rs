@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use super::cache::{Known, LONGEST_UNCONFIRMED};
+use super::cache::{Fingerprint, Known, LONGEST_UNCONFIRMED};
 use super::cookie::Ticket;
 use super::store::changes::Mark;
 use super::store::{Record, RecordKey, Unavailable};
@@ -39,7 +40,7 @@ impl Sessions {
     /// Where the store cannot be asked; the session may well be alive.
     pub async fn load(self: &Arc<Self>, ticket: &Ticket) -> Result<Option<Arc<Session>>, Unavailable> {
         let now = self.common.clock.now();
-        let known = self.known(ticket);
+        let known = self.common.opened.of(ticket);
         if let Some(session) = known.as_ref().and_then(|known| self.confirmed(known, now)) {
             self.common.metrics.count_session_hit();
             return Ok(Some(session));
@@ -75,7 +76,7 @@ impl Sessions {
         let key = self.record_key(ticket);
         let mut has_died_meanwhile = false;
         loop {
-            let known = self.known(ticket);
+            let known = self.common.opened.of(ticket);
             let mark = self.common.store.changes().mark(&key);
             let Some(record) = self.common.heard(self.common.store.read(&key).await)? else {
                 self.forget(&key);
@@ -93,7 +94,8 @@ impl Sessions {
                     TokensReplaced::Ended => return Ok(None),
                 }
             }
-            let session = match known.filter(|known| known.is_of(&record)) {
+            let fingerprint = Fingerprint::of(ticket, &record);
+            let session = match known.filter(|known| known.is_of(fingerprint)) {
                 Some(known) => with_deadline(&known.session, record.expires_at),
                 None => match self.open(ticket, &record) {
                     Some(session) => Arc::new(session),
@@ -103,7 +105,7 @@ impl Sessions {
                     }
                 },
             };
-            self.keep(ticket, &session, &record, mark);
+            self.keep(ticket, &session, &record, fingerprint, mark);
             // It lived when it was read. Somebody may have touched it since.
             if !self.is_alive(&session) && !has_died_meanwhile {
                 has_died_meanwhile = true;
@@ -134,15 +136,23 @@ impl Sessions {
         self.common.clock.now().since(self.common.outage.failed_at()) < time
     }
 
-    /// Runs for as long as the gateway does. When the store's notifications break off, an outage begins;
+    /// Runs until it is told to stop, and then to the end of an outage that it has seen begin. When the store's
+    /// notifications break off, an outage begins;
     /// when they are back, what was written and ended here lately is looked for: the store may have lost it,
     /// and another gateway would redeem a refresh token that was redeemed before, or serve who has left.
-    pub async fn watch_store(self: Arc<Self>) {
+    ///
+    /// What takes the place of another such watch leaves the outage to it that is under way.
+    pub async fn watch_store(self: Arc<Self>, is_successor: bool, stop: CancellationToken) {
         let mut are_told = self.common.store.changes().are_told();
+        if is_successor && are_told.wait_for(|told| *told).await.is_err() {
+            return;
+        }
         let mut were_told = *are_told.borrow();
         loop {
-            if are_told.wait_for(|told| !told).await.is_err() {
-                return;
+            tokio::select! {
+                biased;
+                breaks_off = are_told.wait_for(|told| !told) => if breaks_off.is_err() { return },
+                () = stop.cancelled() => return,
             }
             let broke_at = self.common.clock.now();
             self.common.outage.note_break(broke_at);
@@ -173,7 +183,7 @@ impl Sessions {
     async fn is_worth_another_try(&self, unavailable: &Unavailable) -> bool {
         tracing::warn!(event = "session.not_looked_for", error = %unavailable);
         tokio::time::sleep(BETWEEN_TRIES).await;
-        *self.common.store.changes().are_told().borrow()
+        self.common.store.changes().tells()
     }
 
     /// Takes out a record that this process has taken out before: the store has lost that. The tokens there
@@ -196,9 +206,11 @@ impl Sessions {
     /// Keeps what was written here.
     pub(super) fn keep_written(self: &Arc<Self>, writing: Writing, session: Arc<Session>, record: &Record) {
         let now = self.common.clock.now();
-        let mut known = Known::new(&self.app, &writing.ticket, session, record, writing.mark, now);
+        let ticket = &writing.ticket;
+        let fingerprint = Fingerprint::of(ticket, record);
+        let mut known = Known::new(&self.app, ticket, session, record, fingerprint, writing.mark, now);
         known.written_at = Some(now);
-        self.common.opened.insert(self.record_key(&writing.ticket), known);
+        self.common.opened.insert(known);
         self.settle(writing);
     }
 
@@ -224,14 +236,10 @@ impl Sessions {
     }
 
     /// The session has ended, or may have: nothing of it is used any more before the store was asked.
-    pub(super) fn forget(&self, key: &RecordKey) -> Option<Arc<Known>> {
+    pub(super) fn forget(&self, key: &RecordKey) {
         // Told first: who reads at this moment keeps nothing that counts.
         self.common.store.changes().note(key);
-        self.common.opened.remove(key)
-    }
-
-    fn known(&self, ticket: &Ticket) -> Option<Arc<Known>> {
-        self.common.opened.get(ticket.record_key()).filter(|known| known.ticket == *ticket)
+        self.common.opened.remove(key);
     }
 
     /// A known session that needs no asking.
@@ -266,23 +274,30 @@ impl Sessions {
     /// Whether the session is known here, and may be used while the store does not answer.
     pub(super) fn is_servable(&self, ticket: &Ticket) -> bool {
         let now = self.common.clock.now();
-        self.known(ticket).is_some_and(|known| self.servable(&known, now).is_some())
+        self.common.opened.of(ticket).is_some_and(|known| self.servable(&known, now).is_some())
     }
 
     fn count_lookup(&self, result: &'static str) {
         self.common.metrics.count_session_lookup(result);
     }
 
-    fn keep(&self, ticket: &Ticket, session: &Arc<Session>, record: &Record, mark: Mark) {
-        let key = self.record_key(ticket);
+    fn keep(
+        &self,
+        ticket: &Ticket,
+        session: &Arc<Session>,
+        record: &Record,
+        fingerprint: Fingerprint,
+        mark: Mark,
+    ) {
         // It ended, or was written, while it was read: the next request will ask again.
         if !self.common.store.changes().is_untouched(&mark) {
             return;
         }
         let now = self.common.clock.now();
-        let mut known = Known::new(&self.app, ticket, Arc::clone(session), record, mark, now);
-        known.written_at = self.common.opened.get(&key).and_then(|known| known.written_at);
-        self.common.opened.insert(key, known);
+        let session = Arc::clone(session);
+        let mut known = Known::new(&self.app, ticket, session, record, fingerprint, mark, now);
+        known.written_at = self.common.opened.of(ticket).and_then(|known| known.written_at);
+        self.common.opened.insert(known);
     }
 
     async fn mend(

@@ -2,7 +2,7 @@
 //! may be served without it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,10 +12,16 @@ use crate::clock::Timestamp;
 /// While the store is away it is asked no more often than this on behalf of sessions that are known.
 const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 
-/// The store's state.
+/// The store's state, and what follows from it.
 #[derive(Debug)]
 pub(super) struct Outage {
     grace: Duration,
+    heard: Arc<Heard>,
+}
+
+/// What was heard of the store.
+#[derive(Debug)]
+struct Heard {
     /// Milliseconds since 1970 of the first failure since the last answer; 0 for none.
     since: AtomicU64,
     /// The same of the last moment at which the store stopped to tell of changes.
@@ -29,7 +35,13 @@ impl Outage {
     pub(super) fn new(grace: Duration) -> Self {
         // There is no grace before the first answer: nothing is known yet that could be served.
         let (since, broke_at, failed_at) = (AtomicU64::new(1), AtomicU64::new(0), AtomicU64::new(0));
-        Self { grace, since, broke_at, failed_at, last_try: Mutex::new(None) }
+        let heard = Heard { since, broke_at, failed_at, last_try: Mutex::new(None) };
+        Self { grace, heard: Arc::new(heard) }
+    }
+
+    /// The same state, with another time of grace.
+    pub(super) fn with_grace(&self, grace: Duration) -> Self {
+        Self { grace, heard: Arc::clone(&self.heard) }
     }
 
     /// Whether anything at all may be served out of this process's memory.
@@ -40,43 +52,43 @@ impl Outage {
     pub(super) fn note_answer(&self) {
         // Read first: a store that answers is the rule, and writing would make every core wait for the line.
         if self.is_on() {
-            self.since.store(0, Ordering::Relaxed);
+            self.heard.since.store(0, Ordering::Relaxed);
         }
     }
 
     pub(super) fn note_failure(&self, now: Timestamp) {
-        let before = self.since.compare_exchange(0, millis(now), Ordering::Relaxed, Ordering::Relaxed);
+        let before = self.heard.since.compare_exchange(0, millis(now), Ordering::Relaxed, Ordering::Relaxed);
         // Before the first answer it has not failed, but only not been reached yet.
         if before != Err(1) {
-            self.failed_at.store(millis(now), Ordering::Relaxed);
+            self.heard.failed_at.store(millis(now), Ordering::Relaxed);
         }
         *self.last_try() = Some(Instant::now());
     }
 
     /// The last moment at which the store failed, whatever it has answered since.
     pub(super) fn failed_at(&self) -> Timestamp {
-        Timestamp::from_millis(self.failed_at.load(Ordering::Relaxed))
+        Timestamp::from_millis(self.heard.failed_at.load(Ordering::Relaxed))
     }
 
     /// The store has stopped to tell of changes.
     pub(super) fn note_break(&self, now: Timestamp) {
-        self.broke_at.store(millis(now), Ordering::Relaxed);
+        self.heard.broke_at.store(millis(now), Ordering::Relaxed);
         self.note_failure(now);
     }
 
     /// When the store stopped to tell of changes for the last time.
     pub(super) fn broke_at(&self) -> Timestamp {
-        Timestamp::from_millis(self.broke_at.load(Ordering::Relaxed))
+        Timestamp::from_millis(self.heard.broke_at.load(Ordering::Relaxed))
     }
 
     /// Whether the store has failed since it last answered.
     pub(super) fn is_on(&self) -> bool {
-        self.since.load(Ordering::Relaxed) != 0
+        self.heard.since.load(Ordering::Relaxed) != 0
     }
 
     /// Whether known sessions may be used unconfirmed.
     pub(super) fn is_within_grace(&self, now: Timestamp) -> bool {
-        match self.since.load(Ordering::Relaxed) {
+        match self.heard.since.load(Ordering::Relaxed) {
             0 => self.has_grace(),
             since => self.is_grace_left(Timestamp::from_millis(since), now),
         }
@@ -103,7 +115,7 @@ impl Outage {
     }
 
     fn last_try(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.last_try.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heard.last_try.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -50,6 +50,13 @@ pub struct Record {
     pub indexes: Vec<IndexKey>,
 }
 
+impl RecordKey {
+    /// Its first 64 bits, to look something up by that has the whole of it; 0 where it is no such hash.
+    pub(super) fn prefix(&self) -> u64 {
+        self.0.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
+    }
+}
+
 /// What became of a compare-and-set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {

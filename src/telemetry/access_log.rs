@@ -6,27 +6,22 @@
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::Instant;
 
+use super::metrics::Site;
 use super::request::RequestId;
-use crate::body::{self, Body, BodyError};
 use crate::clock::Timestamp;
 use crate::config::LogFormat;
 use crate::worker;
 
 mod line;
 
-use line::{Line, protocol};
+use line::{Line, name, protocol};
 
 /// How much of a buffer is written out at once, in bytes, before its time.
 const WRITTEN_AT: usize = 64 * 1024;
@@ -51,7 +46,7 @@ static LOG: OnceLock<AccessLog> = OnceLock::new();
 
 /// Where the lines go.
 #[derive(Debug)]
-pub struct AccessLog {
+pub(super) struct AccessLog {
     format: LogFormat,
     buffers: [Mutex<Buffer>; BUFFERS],
     dropped: AtomicU64,
@@ -67,45 +62,18 @@ struct Buffer {
     date: String,
 }
 
-/// What is noted of a request while it is answered.
+/// What a request's line says, as far as its head tells.
 #[derive(Debug)]
-pub struct Access {
+pub(super) struct Entry {
     log: &'static AccessLog,
     id: RequestId,
-    client: IpAddr,
+    /// Whom it comes from.
+    pub(super) client: IpAddr,
     began_at: Timestamp,
-    began: Instant,
     method: Method,
     uri: Uri,
     version: Version,
     user_agent: Option<HeaderValue>,
-    site: Option<Site>,
-}
-
-/// What answers a request, as its lines say it.
-#[derive(Clone, Debug)]
-pub struct Site(Arc<Names>);
-
-#[derive(Debug)]
-struct Names {
-    app: String,
-    route: String,
-}
-
-/// Begins to note a request, where there is an access log.
-pub fn begin<B>(request: &Request<B>, id: RequestId, client: IpAddr, now: Timestamp) -> Option<Access> {
-    Some(Access {
-        log: LOG.get()?,
-        id,
-        client,
-        began_at: now,
-        began: Instant::now(),
-        method: request.method().clone(),
-        uri: request.uri().clone(),
-        version: request.version(),
-        user_agent: request.headers().get(header::USER_AGENT).cloned(),
-        site: None,
-    })
 }
 
 impl AccessLog {
@@ -185,94 +153,51 @@ impl AccessLog {
     }
 }
 
-impl Access {
-    /// Whom it comes from, where proxies stand in between.
-    pub fn comes_from(&mut self, client: IpAddr) {
-        self.client = client;
+impl Entry {
+    /// Where there is an access log.
+    pub(super) fn begin<B>(
+        request: &Request<B>,
+        id: RequestId,
+        client: IpAddr,
+        now: Timestamp,
+    ) -> Option<Self> {
+        Some(Self {
+            log: LOG.get()?,
+            id,
+            client,
+            began_at: now,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            user_agent: request.headers().get(header::USER_AGENT).cloned(),
+        })
     }
 
-    /// What answers it, where anything does.
-    pub fn is_for(&mut self, site: &Site) {
-        self.site = Some(site.clone());
-    }
-
-    /// The answer's body, whose end is the end of the request.
-    pub fn until_sent(self, status: StatusCode, body: Body) -> Body {
-        body::streamed(Sending { body, bytes: 0, status, access: self })
-    }
-
-    fn note(&self, status: StatusCode, bytes: u64) {
-        let took = self.began.elapsed();
+    /// The answer has come to its end.
+    pub(super) fn write(&self, site: &Site, status: StatusCode, bytes: u64, took: Duration) {
         self.log.add(self.began_at + took, |mut line| {
-            line.plain("request_id", self.id.as_str());
+            line.plain(name!("request_id"), self.id.as_str());
             match self.client.to_canonical() {
                 IpAddr::V4(address) => line.address(address),
-                IpAddr::V6(address) => line.plain("client", &address.to_string()),
+                IpAddr::V6(address) => line.plain(name!("client"), &address.to_string()),
             }
-            if let Some(Site(names)) = &self.site {
-                line.text("app", names.app.as_bytes(), usize::MAX);
-                line.text("route", names.route.as_bytes(), usize::MAX);
+            for (name, value) in [(name!("app"), site.app()), (name!("route"), site.route())] {
+                if !value.is_empty() {
+                    line.text(name, value.as_bytes(), usize::MAX);
+                }
             }
-            line.text("method", self.method.as_str().as_bytes(), LONGEST_USER_AGENT);
-            line.text("path", self.uri.path().as_bytes(), LONGEST_PATH);
-            line.plain("protocol", protocol(self.version));
-            line.number("status", status.as_u16().into());
-            line.number("bytes", bytes);
-            line.number("duration_ms", u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            line.text(name!("method"), self.method.as_str().as_bytes(), LONGEST_USER_AGENT);
+            line.text(name!("path"), self.uri.path().as_bytes(), LONGEST_PATH);
+            line.plain(name!("protocol"), protocol(self.version));
+            line.number(name!("status"), status.as_u16().into());
+            line.number(name!("bytes"), bytes);
+            line.number(name!("duration_ms"), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
             line.fraction((took.subsec_micros() % 1000).into());
             if let Some(user_agent) = &self.user_agent {
-                line.text("user_agent", user_agent.as_bytes(), LONGEST_USER_AGENT);
+                line.text(name!("user_agent"), user_agent.as_bytes(), LONGEST_USER_AGENT);
             }
             line.end();
         });
-    }
-}
-
-impl Site {
-    /// The app's origin, and the path of its route or endpoint.
-    pub fn new(app: &str, route: &str) -> Self {
-        Self(Arc::new(Names { app: app.to_owned(), route: route.to_owned() }))
-    }
-}
-
-/// An answer on its way.
-struct Sending {
-    body: Body,
-    bytes: u64,
-    status: StatusCode,
-    access: Access,
-}
-
-impl HttpBody for Sending {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.bytes += data.len() as u64;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// However it ended: the client may have gone.
-impl Drop for Sending {
-    fn drop(&mut self) {
-        self.access.note(self.status, self.bytes);
     }
 }
 
@@ -294,7 +219,7 @@ fn write_out(output: &mut impl Write, mut lines: &[u8]) -> std::io::Result<()> {
 
 /// A second since 1970 as RFC 3339 writes it, without its end. Days are counted from a March on, so that the
 /// leap day is a year's last.
-fn date(second: u64) -> String {
+pub(super) fn date(second: u64) -> String {
     let (days, of_day) = (second / 86_400 + 719_468, second % 86_400);
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -323,9 +248,9 @@ mod tests {
         let mut lines = Vec::new();
         for text in texts {
             let mut line = Line::begin(&mut lines, format, "2026-01-02T03:04:05", 6);
-            line.text("path", text, 100);
-            line.number("status", 200);
-            line.plain("client", "::1");
+            line.text(name!("path"), text, 100);
+            line.number(name!("status"), 200);
+            line.plain(name!("client"), "::1");
             line.end();
         }
         String::from_utf8(lines).unwrap()
@@ -426,7 +351,7 @@ mod tests {
         let log = AccessLog::new(LogFormat::Json);
         let add = |moment| {
             log.add(Timestamp::from_secs(moment), |mut line| {
-                line.text("path", &[b'x'; 1000], 1000);
+                line.text(name!("path"), &[b'x'; 1000], 1000);
                 line.end();
             });
         };

@@ -1,6 +1,7 @@
 //! What the gateway counts, in the names of its contract. Labels are bounded: apps are those of the
 //! configuration, and all else is a word of ours.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +12,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::clock::Timestamp;
+
+mod readings;
+mod site;
+
+use site::Sites;
+
+pub use readings::Readings;
+pub use site::{Distribution, Site, Totals};
 
 /// The media type of [`Metrics::encode`].
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -29,6 +40,7 @@ pub struct Metrics(Arc<Counts>);
 #[derive(Debug)]
 struct Counts {
     registry: Registry,
+    sites: Sites,
     session_cache: Family<OfResult, Counter>,
     /// One of the family, which nearly every request counts up.
     session_cache_hits: Counter,
@@ -42,7 +54,14 @@ struct Counts {
     introspections: Family<OfApp, Counter>,
     revocations: Family<OfApp, Counter>,
     outbox: Gauge<f64, AtomicU64>,
+    overload_refusals: Family<OfLimit, Counter>,
+    open_connections: Gauge,
     open_tunnels: Gauge,
+    config_reloads: Family<OfResult, Counter>,
+    configured_at: Gauge<f64, AtomicU64>,
+    is_configured: Gauge,
+    start: Gauge<f64, AtomicU64>,
+    certificates: Family<OfCertificate, Gauge<f64, AtomicU64>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,35 +87,83 @@ struct OfCause {
     cause: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLimit {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCertificate {
+    certificate: String,
+}
+
 impl Metrics {
     /// All at nothing.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("cloakroom");
+        let mut registry = Registry::default();
         let r = &mut registry;
-        let session_cache: Family<_, Counter> = registered(r, "session_cache", "Lookups of opened sessions");
+        let sites = Sites::default();
+        r.register_collector(Box::new(sites.clone()));
+        let session_cache: Family<_, Counter> =
+            registered(r, "cloakroom_session_cache", "Lookups of opened sessions");
         let session_cache_hits = session_cache.get_or_create(&OfResult { result: "hit" }).clone();
         let notifications_lost =
-            registered(r, "store_notifications_lost", "Times the store's notifications broke off");
+            registered(r, "cloakroom_store_notifications_lost", "Times the store's notifications broke off");
         let records_mended =
-            registered(r, "records_mended", "Records that a store had lost the newest write of");
+            registered(r, "cloakroom_records_mended", "Records that a store had lost the newest write of");
         let store_operations = Family::new_with_constructor(store_histogram as fn() -> Histogram);
-        r.register("store_operation_seconds", "Operations of the session store", store_operations.clone());
-        let logins = registered(r, "logins", "Logins");
-        let logouts = registered(r, "logouts", "Sessions ended, by what ended them");
-        let token_refreshes = registered(r, "token_refreshes", "Refreshes of access tokens");
+        r.register(
+            "cloakroom_store_operation_seconds",
+            "Operations of the session store",
+            store_operations.clone(),
+        );
+        let logins = registered(r, "cloakroom_logins", "Logins");
+        let logouts = registered(r, "cloakroom_logouts", "Sessions ended, by what ended them");
+        let token_refreshes = registered(r, "cloakroom_token_refreshes", "Refreshes of access tokens");
         let token_refresh_duration = Histogram::new(ISSUER_BUCKETS);
         r.register(
-            "token_refresh_duration_seconds",
+            "cloakroom_token_refresh_duration_seconds",
             "Refreshes of access tokens, from the lease to the write",
             token_refresh_duration.clone(),
         );
         let introspections =
-            registered(r, "token_introspections", "Access tokens that the issuer was asked about");
-        let revocations = registered(r, "revocations", "Tokens to be revoked, by what became of it");
-        let outbox = registered(r, "outbox_entries", "Revocations that wait for their issuer");
-        let open_tunnels = registered(r, "open_tunnels", "WebSockets that are open");
+            registered(r, "cloakroom_token_introspections", "Access tokens that the issuer was asked about");
+        let revocations =
+            registered(r, "cloakroom_revocations", "Tokens to be revoked, by what became of it");
+        let outbox = registered(r, "cloakroom_outbox_entries", "Revocations that wait for their issuer");
+        let overload_refusals =
+            registered(r, "cloakroom_overload_refusals", "What was refused because there was too much");
+        let open_connections =
+            registered(r, "cloakroom_open_connections", "Connections of clients, tunnels included");
+        let open_tunnels = registered(r, "cloakroom_open_tunnels", "WebSockets that are open");
+        let config_reloads: Family<OfResult, Counter> =
+            registered(r, "cloakroom_config_reloads", "Configurations that were read while the gateway ran");
+        // Both are there from the start: an increase from nothing at all is none to Prometheus.
+        for result in ["succeeded", "refused"] {
+            drop(config_reloads.get_or_create(&OfResult { result }));
+        }
+        let is_configured = registered(
+            r,
+            "cloakroom_config_last_reload_successful",
+            "Whether the configuration that was read last is the one in force",
+        );
+        let configured_at = registered(
+            r,
+            "cloakroom_config_last_reload_success_timestamp_seconds",
+            "When a configuration was last found good, be it at the start",
+        );
+        let build: Family<_, Gauge> = registered(r, "cloakroom_build_info", "What this process is, always 1");
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        let start =
+            registered(r, "process_start_time_seconds", "When this process began, in seconds since 1970");
+        let certificates = registered(
+            r,
+            "cloakroom_certificate_expiry_timestamp_seconds",
+            "When a certificate that we show ends, in seconds since 1970",
+        );
         Self(Arc::new(Counts {
             registry,
+            sites,
             session_cache,
             session_cache_hits,
             notifications_lost,
@@ -109,18 +176,59 @@ impl Metrics {
             introspections,
             revocations,
             outbox,
+            overload_refusals,
+            open_connections,
             open_tunnels,
+            config_reloads,
+            configured_at,
+            is_configured,
+            start,
+            certificates,
         }))
     }
 
-    /// All counts as Prometheus reads them, in [`OPENMETRICS`].
-    pub fn encode(&self) -> String {
+    /// All counts as Prometheus reads them, in [`OPENMETRICS`], and what was read off besides.
+    pub fn encode(&self, readings: &Readings) -> String {
         let mut encoded = String::new();
-        if let Err(error) = text::encode(&mut encoded, &self.0.registry) {
+        let written = text::encode_registry(&mut encoded, &self.0.registry)
+            .and_then(|()| text::encode(&mut encoded, &readings.registry));
+        if let Err(error) = written {
             tracing::error!(event = "metrics.not_encoded", %error);
             encoded.clear();
         }
         encoded
+    }
+
+    /// What counts the requests to a place: a route or an endpoint by its path under an app's origin. Both are empty
+    /// where there is none.
+    pub fn site(&self, app: &str, route: &str) -> Site {
+        self.0.sites.get(app, route)
+    }
+
+    /// What all requests came to so far, by site.
+    pub fn requests(&self) -> Vec<Totals> {
+        self.0.sites.totals()
+    }
+
+    /// The gateway begins.
+    pub fn set_start(&self, now: Timestamp) {
+        self.0.start.set(seconds(now));
+    }
+
+    /// The certificate in this file ends.
+    pub fn set_certificate_end(&self, certificate: &Path, end: Timestamp) {
+        let certificate = certificate.display().to_string();
+        self.0.certificates.get_or_create(&OfCertificate { certificate }).set(seconds(end));
+    }
+
+    /// A request or a connection was refused, for there were too many: by which of `server.limits`.
+    pub fn count_overload(&self, limit: &'static str) {
+        self.0.overload_refusals.get_or_create(&OfLimit { limit }).inc();
+    }
+
+    /// A client's connection is open for as long as what this gives is kept.
+    pub fn open_connection(&self) -> Open {
+        Open::new(&self.0.open_connections)
     }
 
     /// A lookup of an opened session that came to anything else.
@@ -180,10 +288,27 @@ impl Metrics {
         self.0.outbox.set(entries as f64);
     }
 
+    /// A configuration was read while the gateway ran; it is in force since now, or was refused.
+    pub fn note_reload(&self, is_in_force: bool, now: Timestamp) {
+        let result = if is_in_force { "succeeded" } else { "refused" };
+        self.0.config_reloads.get_or_create(&OfResult { result }).inc();
+        if is_in_force {
+            self.note_configured(now);
+        } else {
+            self.0.is_configured.set(0);
+        }
+    }
+
+    /// A configuration is in force.
+    #[expect(clippy::cast_precision_loss, reason = "exact until the year 287396")]
+    pub fn note_configured(&self, now: Timestamp) {
+        self.0.is_configured.set(1);
+        self.0.configured_at.set(now.as_millis() as f64 / 1000.0);
+    }
+
     /// A tunnel is open for as long as what this gives is kept.
-    pub fn open_tunnel(&self) -> OpenTunnel {
-        self.0.open_tunnels.inc();
-        OpenTunnel(self.0.open_tunnels.clone())
+    pub fn open_tunnel(&self) -> Open {
+        Open::new(&self.0.open_tunnels)
     }
 }
 
@@ -193,11 +318,18 @@ impl Default for Metrics {
     }
 }
 
-/// A tunnel, among those that are open.
+/// Something that is open, until this is dropped.
 #[derive(Debug)]
-pub struct OpenTunnel(Gauge);
+pub struct Open(Gauge);
 
-impl Drop for OpenTunnel {
+impl Open {
+    fn new(count: &Gauge) -> Self {
+        count.inc();
+        Self(count.clone())
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -210,6 +342,11 @@ where
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds are exact for longer than anybody counts them")]
+fn seconds(moment: Timestamp) -> f64 {
+    moment.as_secs() as f64
 }
 
 fn store_histogram() -> Histogram {

@@ -25,7 +25,7 @@ async fn alive_and_ready_are_said_here_and_nowhere_else() {
     assert_eq!(admin(gateway.admin, "/livez").await.0, 200);
     let (status, ready) = admin(gateway.admin, "/readyz").await;
     assert_eq!((status, ready["status"].as_str()), (StatusCode::OK, Some("ready")));
-    for path in ["/", "/nothing", "/livez/", "/api", "/bff/session"] {
+    for path in ["/nothing", "/livez/", "/api", "/bff/session"] {
         let reply = ask(gateway.admin, head(&format!("GET {path}"), "")).await;
         assert_eq!((reply.status, reply.problem()), (404, "not-found".to_owned()), "{path}");
     }

@@ -78,6 +78,8 @@ async fn each_host_has_its_own_issuer_upstream_and_sessions() {
     for (origin, base_path, cookie, user) in [(ORIGIN, "/bff", &shop, "alice"), (DESK, "/auth", &desk, "bob")]
     {
         let told = two.fetch(origin, &format!("{base_path}/session"), cookie).await.json();
+        let module = two.fetch(origin, &format!("{base_path}/client.js"), cookie).await;
+        assert_eq!(module.headers["content-type"], "text/javascript; charset=utf-8");
         assert_eq!(told["user"]["sub"], user);
         assert_eq!(two.fetch(origin, "/api/orders", cookie).await.status, 200);
     }

@@ -13,9 +13,9 @@ use crate::support::upstream::Upstream;
 const SPA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/spa");
 
 /// An app with its issuer and its API, as the scenarios want it.
-struct App {
-    origin: String,
-    issuer: RealIssuer,
+pub struct App {
+    pub origin: String,
+    pub issuer: RealIssuer,
     _upstream: Upstream,
     _gateway: Gateway,
     _terminator: Option<Terminator>,
@@ -81,16 +81,16 @@ async fn r21_a_posted_response_logs_in_by_clicks_on_https() {
 
 impl App {
     /// Chromium talks to the gateway itself.
-    async fn on_http() -> Self {
+    pub async fn on_http() -> Self {
         Self::on_http_with(|_| {}).await
     }
 
-    async fn on_http_with(change: impl FnOnce(&mut Setup)) -> Self {
+    pub async fn on_http_with(change: impl FnOnce(&mut Setup)) -> Self {
         Self::on_host("localhost", change).await
     }
 
     /// Cookies take no notice of ports: to a browser this is the issuer's own site.
-    async fn beside_its_issuer() -> Self {
+    pub async fn beside_its_issuer() -> Self {
         Self::on_host("127.0.0.1", |_| {}).await
     }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloakroom::config::{
-    Auth, ClientAuth, Config, Csrf, Diagnostic, Faults, Loaded, LogFormat, Origin, RouteGrant, RouteToken,
-    SameSite, Store, Target, Token, TokenTarget, load, parse,
+    Auth, ClientAuth, Config, Csrf, Diagnostic, Faults, Loaded, LogFormat, Origin, OtlpProtocol, RouteGrant,
+    RouteToken, SameSite, Store, Target, Token, TokenTarget, load, parse,
 };
 
 mod apps;
@@ -21,6 +21,7 @@ mod routes;
 mod secrets;
 mod server;
 mod sessions;
+mod settings;
 mod signals;
 mod signing_keys;
 mod tls;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use cloakroom::config;
 use tempfile::TempDir;
 
-use crate::support::gateway::SESSION_KEY;
+use crate::support::gateway::{AUDIT_KEY, SESSION_KEY};
 
 #[test]
 fn the_readme_s_configuration_is_good() {
@@ -84,6 +84,7 @@ fn each_file_in_config_is_good() {
     let folder = TempDir::new().unwrap();
     let environment = |name: &str| match name {
         "CLOAKROOM_SESSION_KEY" => Some(SESSION_KEY.to_owned()),
+        "CLOAKROOM_AUDIT_KEY" => Some(AUDIT_KEY.to_owned()),
         "SPA_FOLDER" => Some(folder.path().to_str().unwrap().to_owned()),
         _ => Some("s3cret".to_owned()),
     };

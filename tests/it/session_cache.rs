@@ -15,6 +15,7 @@ use cloakroom::session::store::{Record, Store, Version};
 use cloakroom::session::{Common, Session, Sessions, TokensReplaced};
 use cloakroom::telemetry::metrics::Metrics;
 use cloakroom::tokens::{Identity, Tokens};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::support::clock::clock;
@@ -202,7 +203,7 @@ async fn in_an_outage_nobody_is_served_whom_the_store_has_not_vouched_for_in_the
 async fn told_of_no_change_until_the_break_the_time_of_grace_begins_with_the_break() {
     let bench = Bench::new();
     let ticket = bench.begin().await;
-    let watch = tokio::spawn(Arc::clone(&bench.here.sessions).watch_store());
+    let watch = tokio::spawn(Arc::clone(&bench.here.sessions).watch_store(false, CancellationToken::new()));
     tokio::task::yield_now().await;
     bench.clock.advance(Duration::from_secs(1200));
     bench.lose_the_store();
@@ -213,6 +214,32 @@ async fn told_of_no_change_until_the_break_the_time_of_grace_begins_with_the_bre
     bench.clock.advance(SECOND);
     bench.here.sessions.load(&ticket).await.unwrap_err();
     watch.abort();
+}
+
+#[tokio::test]
+async fn a_watch_whose_place_is_taken_in_an_outage_goes_on_to_its_end() {
+    let bench = Bench::new();
+    let ticket = bench.begin().await;
+    let (stop, sessions) = (CancellationToken::new(), &bench.here.sessions);
+    let watch = tokio::spawn(Arc::clone(sessions).watch_store(false, stop.clone()));
+    tokio::task::yield_now().await;
+    bench.lose_the_store();
+    bench.store.changes().disconnected();
+    tokio::task::yield_now().await;
+    bench.clock.advance(GRACE - SECOND);
+    stop.cancel();
+    let successor = tokio::spawn(Arc::clone(sessions).watch_store(true, CancellationToken::new()));
+    tokio::task::yield_now().await;
+    assert!(!watch.is_finished());
+    assert!(bench.here.load(&ticket).await.is_some());
+    bench.clock.advance(SECOND);
+    sessions.load(&ticket).await.unwrap_err();
+    bench.clock.advance(GRACE);
+    bench.store.end();
+    bench.store.changes().connected();
+    in_time(watch).await.unwrap();
+    assert!(sessions.had_an_outage_within(SECOND), "it ended just now");
+    successor.abort();
 }
 
 #[tokio::test]
@@ -233,7 +260,7 @@ async fn a_store_that_answers_others_prolongs_nobodys_grace() {
 async fn r49_a_tunnel_lives_no_longer_in_an_outage_than_its_session_is_served() {
     let bench = Bench::new();
     let ticket = bench.begin().await;
-    let watch = tokio::spawn(Arc::clone(&bench.here.sessions).watch_store());
+    let watch = tokio::spawn(Arc::clone(&bench.here.sessions).watch_store(false, CancellationToken::new()));
     let (sessions, same) = (Arc::clone(&bench.here.sessions), ticket.clone());
     let tunnel = tokio::spawn(async move { sessions.until_ended(&same).await });
     tokio::task::yield_now().await;
@@ -347,7 +374,7 @@ async fn a_store_that_went_back_is_given_the_newest_again() {
 async fn and_unasked_once_the_store_is_heard_of_again() {
     let bench = Bench::new();
     let ticket = bench.begin().await;
-    let watch = tokio::spawn(Arc::clone(&bench.here.sessions).watch_store());
+    let watch = tokio::spawn(Arc::clone(&bench.here.sessions).watch_store(false, CancellationToken::new()));
     let old = bench.record(&ticket).await.unwrap();
     bench.here.renew(&ticket, "second").await;
     bench.here.settle().await;
@@ -390,7 +417,7 @@ async fn a_store_that_forgot_an_end_is_told_again_and_nobody_comes_back() {
 #[tokio::test]
 async fn and_unasked_once_it_is_heard_of_again() {
     let bench = Bench::new();
-    let watch = tokio::spawn(Arc::clone(&bench.here.sessions).watch_store());
+    let watch = tokio::spawn(Arc::clone(&bench.here.sessions).watch_store(false, CancellationToken::new()));
     let ticket = bench.begin().await;
     let record = bench.record(&ticket).await.unwrap();
     bench.here.sessions.end(&ticket).await.unwrap().unwrap();

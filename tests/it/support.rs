@@ -1,9 +1,11 @@
 //! What tests run against.
 
+pub mod balancer;
 pub mod browser;
 pub mod certificates;
 pub mod chromium;
 pub mod clock;
+pub mod collector;
 pub mod damage;
 pub mod demo;
 pub mod doomed;
@@ -20,11 +22,13 @@ pub mod log;
 pub mod metrics;
 pub mod node;
 pub mod port;
+pub mod prometheus;
 pub mod real_issuer;
 pub mod redis;
 pub mod redis_cluster;
 pub mod redis_sentinel;
 pub mod relay;
+pub mod reloadable;
 pub mod secrets;
 pub mod shop;
 pub mod signing_keys;
@@ -32,6 +36,8 @@ pub mod terminator;
 pub mod tls_door;
 pub mod troubled_store;
 pub mod upstream;
+pub mod users;
 pub mod wait;
+pub mod websocket_client;
 pub mod websocket_echo;
 pub mod wire;

@@ -9,52 +9,14 @@
 //   The scenario `websocket_over_http2` wants HTTPS, and an echo of one message at /ws; no issuer.
 //   user, password    default alice, wonderland
 //
-// Prints a line for each check that holds. At the first that does not, says which on stderr with what the page shows, and exits 1.
 // Gateway and issuer have to be on different hosts (localhost and 127.0.0.1), for cookies take no notice of ports.
 import assert from 'node:assert/strict';
 
-import { chromium } from 'playwright-core';
+import { check, context, cookieName, fillLoginForm, navigations, options as given, origin, run, secure, sessionCookies, until } from './scenario.mjs';
 
-const scenarios = { login_call_refresh_logout, cookie_attributes, strict_does_not_loop, two_tabs, no_token_in_script, silent_login, websocket_over_http2, demo };
+const options = { api: '/api/hello', page: '/private', ...given };
 
-/** For one wait. A silent refresh has to come within it too, and the machine may be busy. */
-const DEADLINE = 60_000;
-/** For the whole scenario: the last resort against a wait that nothing bounds. */
-const LAST_RESORT = 300_000;
-
-const [name, json = '{}'] = process.argv.slice(2);
-const options = { user: 'alice', password: 'wonderland', api: '/api/hello', page: '/private', ...JSON.parse(json) };
-const origin = new URL(options.gateway).origin;
-const secure = origin.startsWith('https:');
-const cookieName = secure ? '__Host-cloakroom' : 'cloakroom';
-
-if (!Object.hasOwn(scenarios, name)) {
-  console.error(`unknown scenario ${name}; there are: ${Object.keys(scenarios).join(', ')}`);
-  process.exit(2);
-}
-setTimeout(() => { console.error(`${name}: not done after ${LAST_RESORT} ms`); process.exit(1); }, LAST_RESORT).unref();
-
-const browser = await chromium.launch({
-  executablePath: '/usr/bin/chromium',
-  timeout: 2 * DEADLINE,
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync'],
-});
-// On https there is terminator.mjs, whose certificate nobody knows.
-const context = await browser.newContext({ ignoreHTTPSErrors: secure });
-context.setDefaultTimeout(DEADLINE);
-try {
-  await scenarios[name]();
-} catch (error) {
-  console.error(`${name}: ${error.stack}`);
-  for (const page of context.pages()) {
-    const text = await page.locator('body').innerText({ timeout: 1000 }).catch(() => '(no text)');
-    console.error(`--- ${page.url()}\n${text.slice(0, 2000)}`);
-  }
-  process.exitCode = 1;
-} finally {
-  await browser.close();
-}
+await run({ login_call_refresh_logout, cookie_attributes, strict_does_not_loop, two_tabs, no_token_in_script, silent_login, websocket_over_http2, demo });
 
 /** The whole life of a session, by clicks. */
 async function login_call_refresh_logout() {
@@ -319,15 +281,6 @@ async function toIssuer(page) {
   await page.locator('form button').waitFor();
 }
 
-/** The issuer's page: a name and a password, or a button where it knows the user. */
-async function fillLoginForm(page) {
-  if (await page.locator('input[name=login]').count()) {
-    await page.fill('input[name=login]', options.user);
-    await page.fill('input[name=password]', options.password);
-  }
-  await page.click('form button');
-}
-
 async function logOut(page) {
   await page.click('#logout');
   await page.click('button[name=logout]');
@@ -364,41 +317,13 @@ async function shows(page, selector, text) {
   await page.locator(selector, { hasText: text }).waitFor();
 }
 
-/** The paths of the gateway's that this page goes to from now on, as the browser asks for them. */
-function navigations(page) {
-  const visited = [];
-  page.on('request', (request) => {
-    const url = new URL(request.url());
-    if (request.isNavigationRequest() && url.origin === origin) visited.push(url.pathname);
-  });
-  return visited;
-}
-
 function oneLogin(visited, where) {
   const times = (path) => visited.filter((other) => other === path).length;
   check(times('/bff/login') === 1, `${where}: one login (${visited.join(' ')})`);
   check(times('/bff/callback') === 1, `${where}: one callback`);
 }
 
-async function sessionCookies() {
-  return (await context.cookies(origin)).filter((cookie) => cookie.name === cookieName);
-}
-
 async function issuer() {
   const response = await fetch(`${options.admin}/state`);
   return response.json();
-}
-
-/** Asks again and again, for what is waited for happens elsewhere and announces itself to nobody. */
-async function until(what, condition) {
-  const deadline = performance.now() + DEADLINE;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`no ${what} within ${DEADLINE} ms`);
-    await new Promise((resolve) => { setTimeout(resolve, 100); });
-  }
-}
-
-function check(holds, what, { silent = false } = {}) {
-  assert.ok(holds, what);
-  if (!silent) console.log(`ok ${what}`);
 }

@@ -19,6 +19,7 @@ use cloakroom::session::{Cause, Common, Session, Sessions, Whose};
 use cloakroom::telemetry::metrics::Metrics;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::issuer::{ISSUER, NodeGrants};
@@ -95,8 +96,8 @@ impl Gateway {
             tasks.clone(),
         );
         let watches = [
-            tokio::spawn(Arc::clone(&sessions).watch_store()).abort_handle(),
-            tokio::spawn(outbox.drain(vec![revocations.clone()])).abort_handle(),
+            tokio::spawn(Arc::clone(&sessions).watch_store(false, CancellationToken::new())).abort_handle(),
+            tokio::spawn(outbox.drain(vec![revocations.clone()], CancellationToken::new())).abort_handle(),
         ];
         let world = Arc::clone(world);
         Self { node, world, sessions, refresher, revocations, roster, tasks, watches }
@@ -191,7 +192,7 @@ impl Gateway {
                 Ok(Some(session)) => {
                     let this = self.clone();
                     let revocation = self.tasks.spawn(async move {
-                        this.revocations.revoke(ISSUER, &session.tokens).await;
+                        this.revocations.revoke(&session.identity, &session.tokens).await;
                     });
                     let _ = tokio::time::timeout(ISSUER_WAIT, revocation).await;
                     true
@@ -240,7 +241,7 @@ impl Gateway {
         match ended.await {
             Ok(ended) => {
                 if let Some(session) = ended.map(Arc::new).or(known) {
-                    self.revocations.revoke(ISSUER, &session.tokens).await;
+                    self.revocations.revoke(&session.identity, &session.tokens).await;
                 }
             }
             Err(_) => self.world.truth().note_gave_up(self.node, user),

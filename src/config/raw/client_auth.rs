@@ -71,7 +71,7 @@ impl Decode for ClientAuth {
     /// Shown only where it is the name of a method, for what else stands here may be the secret.
     fn shown(node: &Node) -> String {
         let shown = node.shown();
-        if METHODS.contains(&shown.as_str()) { shown } else { REDACTED.to_owned() }
+        if shown == "none" || METHODS.contains(&shown.as_str()) { shown } else { REDACTED.to_owned() }
     }
 }
 

@@ -1,45 +1,38 @@
 //! W3C Trace Context, towards the upstream.
 
 use http::header::InvalidHeaderValue;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
 use crate::random::Random;
+use crate::telemetry::trace::{Context, TRACEPARENT, TRACESTATE, TraceParent};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// Carries a valid `traceparent` on under a new parent id, or begins a trace (W3C Trace Context §3.2).
+/// Names the span of this exchange as the parent where the request is recorded. Where not, carries a valid
+/// `traceparent` on under a new parent id, or begins a trace (W3C Trace Context §3.2).
 pub(super) fn continue_trace(headers: &mut HeaderMap, random: Random) -> Result<(), InvalidHeaderValue> {
-    let mut incoming = headers.get_all(TRACEPARENT).iter();
-    let incoming = match (incoming.next(), incoming.next()) {
-        (Some(value), None) => value.to_str().ok().and_then(parse_traceparent),
-        _ => None,
-    };
     let mut traceparent = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(&random.bytes::<8>(), &mut traceparent[36..52]);
-    match incoming {
-        Some((trace_id, flags)) => {
-            traceparent[3..35].copy_from_slice(trace_id.as_bytes());
-            traceparent[53..].copy_from_slice(flags.as_bytes());
+    let has_parent = match TraceParent::of(headers) {
+        Some(incoming) => {
+            traceparent[3..35].copy_from_slice(incoming.trace_id.as_bytes());
+            traceparent[53..].copy_from_slice(incoming.flags.as_bytes());
+            true
         }
-        None => {
-            headers.remove("tracestate");
-            write_hex(&random.bytes::<16>(), &mut traceparent[3..35]);
-        }
-    }
-    headers.insert(TRACEPARENT, HeaderValue::from_bytes(&traceparent)?);
-    Ok(())
-}
-
-pub(super) fn parse_traceparent(value: &str) -> Option<(String, String)> {
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        None => false,
     };
-    let parts: Vec<&str> = value.split('-').collect();
-    let [version, trace_id, parent_id, flags] = parts.as_slice() else { return None };
-    let is_valid = *version == "00" && is_hex(trace_id, 32) && is_hex(parent_id, 16) && is_hex(flags, 2);
-    let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
-    (is_valid && !is_zero(trace_id) && !is_zero(parent_id))
-        .then(|| ((*trace_id).to_owned(), (*flags).to_owned()))
+    if !has_parent {
+        headers.remove(TRACESTATE);
+    }
+    let value = match Context::current() {
+        Some(context) => context.traceparent()?,
+        None => {
+            if !has_parent {
+                write_hex(&random.bytes::<16>(), &mut traceparent[3..35]);
+            }
+            write_hex(&random.bytes::<8>(), &mut traceparent[36..52]);
+            HeaderValue::from_bytes(&traceparent)?
+        }
+    };
+    headers.insert(TRACEPARENT, value);
+    Ok(())
 }
 
 fn write_hex(bytes: &[u8], to: &mut [u8]) {

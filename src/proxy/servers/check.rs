@@ -46,7 +46,7 @@ async fn answers_well(server: &Server, transport: &Transport, uri: Uri) -> bool 
     let mut request = Box::new(Request::new(body::full("")));
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_11;
-    match transport.send(&server.address, request).await {
+    match transport.send(&server.address, request, None).await {
         Ok(answer) => answer.response.status().is_success(),
         Err(_) => false,
     }

@@ -24,6 +24,21 @@ const LEAST_SHARE: f64 = 0.1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
 
+/// How a server does, for people who look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Standing {
+    /// It has its whole share of requests.
+    Up,
+    /// It has its share still, though it gave no answer to so many requests in a row.
+    Failing(u32),
+    /// It is left alone, for so long from now on.
+    Ejected(Duration),
+    /// It was away, and has this part of its share.
+    Returning(f64),
+    /// The checks say that it is not well.
+    Unhealthy,
+}
+
 /// One server. Everything of it is written by many at once; that a count is missed now and then does no harm.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -40,6 +55,16 @@ pub(super) struct Server {
     is_unhealthy: AtomicBool,
     /// Checks in a row that say the contrary.
     contrary: AtomicUsize,
+}
+
+impl Standing {
+    /// Whether requests are sent to it.
+    pub fn is_asked(self) -> bool {
+        match self {
+            Self::Up | Self::Failing(_) | Self::Returning(_) => true,
+            Self::Ejected(_) | Self::Unhealthy => false,
+        }
+    }
 }
 
 impl Moment {
@@ -100,6 +125,24 @@ impl Server {
         }
     }
 
+    /// How it does.
+    pub(super) fn standing(&self, now: Moment) -> Standing {
+        let (back_at, failures) =
+            (self.back_at.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed));
+        let share = self.share(now);
+        if self.is_unhealthy.load(Ordering::Relaxed) {
+            Standing::Unhealthy
+        } else if back_at > now.0 {
+            Standing::Ejected(Duration::from_millis(back_at - now.0))
+        } else if failures > 0 {
+            Standing::Failing(failures)
+        } else if share < 1.0 {
+            Standing::Returning(share)
+        } else {
+            Standing::Up
+        }
+    }
+
     /// Notes an answer, whatever its status.
     pub(super) fn note_answer(&self, now: impl FnOnce() -> Moment) {
         // Read first: a store would take the cache line from the other threads.
@@ -111,6 +154,11 @@ impl Server {
             self.ejections.store(0, Ordering::Relaxed);
             self.back_at.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Notes a request without an answer of the only server there is: nothing would be gained from leaving it alone.
+    pub(super) fn note_failure_of_only(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes a request without an answer. Gives how long the server is left alone, where it is from now on:

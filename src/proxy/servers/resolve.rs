@@ -115,6 +115,10 @@ impl Known {
         self.resolved.is_some_and(|resolved| resolved.elapsed() < FRESH)
     }
 
+    pub(super) fn error(&self) -> Option<&io::Error> {
+        self.error.as_deref()
+    }
+
     pub(super) fn why_none(&self) -> BoxError {
         match &self.error {
             Some(error) => Arc::clone(error).into(),

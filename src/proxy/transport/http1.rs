@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyStream, StreamBody};
 use hyper::body::Incoming;
@@ -15,12 +15,14 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::Failed;
 use super::connect::Stream;
 use super::pool::Pool;
 use super::upload::Upload;
 use crate::body::{self, Body};
+use crate::connector::POOL_IDLE_TIMEOUT;
 use crate::proxy::servers::ServerAddress;
 use crate::proxy::{Answer, EarlyHints, ForwardError, headers, tunnel};
 
@@ -35,6 +37,8 @@ pub(super) struct Link {
     driver: Arc<Driver>,
     /// The driver once more, as the connection knows it.
     waker: Waker,
+    /// Rings when an answer is due, or before: to set it anew for each request would cost more than to look.
+    alarm: Pin<Box<Sleep>>,
     is_reusable: bool,
 }
 
@@ -45,7 +49,8 @@ pub(super) async fn open(stream: Stream, server: &ServerAddress) -> hyper::Resul
     let driver = Arc::new(Driver::default());
     let waker = Waker::from(Arc::clone(&driver));
     let connection = Box::pin(connection.with_upgrades());
-    Ok(Box::new(Link { server: server.clone(), sender, connection, driver, waker, is_reusable: true }))
+    let alarm = Box::pin(sleep(POOL_IDLE_TIMEOUT));
+    Ok(Box::new(Link { server: server.clone(), sender, connection, driver, waker, alarm, is_reusable: true }))
 }
 
 /// Lets whoever asked for them have early hints, of which nothing but links is meant for a browser.
@@ -66,19 +71,17 @@ pub(super) async fn send(
     host: &HeaderValue,
     upload: &Upload,
     pool: &Arc<Pool>,
+    due: Option<Instant>,
 ) -> Result<Answer, Failed> {
-    // Origin form (RFC 9112 §3.2.1).
-    let path = request.uri().path_and_query().cloned().map(Uri::from).unwrap_or_default();
-    let target = std::mem::replace(request.uri_mut(), path);
     request.headers_mut().insert(header::HOST, host.clone());
     request.headers_mut().remove(header::TE);
     hear_early_hints(&mut request);
-    let (link, response) = exchange(link, request).await;
+    let (link, response) = exchange(link, request, due).await;
     match response {
-        Ok(response) => answer(link, response, upload, pool),
-        Err(mut error) => {
+        None => Err(Failed::too_late()),
+        Some(Ok(response)) => answer(link, response, upload, pool),
+        Some(Err(mut error)) => {
             let unprocessed = error.take_message().map(|mut request| {
-                *request.uri_mut() = target;
                 request.headers_mut().remove(header::HOST);
                 Box::new(request)
             });
@@ -100,6 +103,21 @@ impl Link {
                 tracing::debug!(event = "upstream.connection_failed", %error);
             }
         })
+    }
+
+    /// Ready once the time is up. Whoever drives the connection is woken.
+    fn poll_due(&mut self, due: Instant) -> Poll<()> {
+        if due < self.alarm.deadline() {
+            self.alarm.as_mut().reset(due);
+        }
+        let mut context = Context::from_waker(&self.waker);
+        while self.alarm.as_mut().poll(&mut context).is_ready() {
+            if due <= self.alarm.deadline() {
+                return Poll::Ready(());
+            }
+            self.alarm.as_mut().reset(due);
+        }
+        Poll::Pending
     }
 
     /// Whether all of the last exchange is done: then nothing was left unread, and nothing unwritten.
@@ -132,11 +150,12 @@ fn retire(link: Box<Link>, pool: &Arc<Pool>) {
     }
 }
 
-/// Drives the connection until there is a response; `None` where the connection has ended.
+/// Drives the connection until there is a response, or until it is due; without a connection where that has ended.
 async fn exchange(
     mut link: Box<Link>,
     request: Box<Request<Body>>,
-) -> (Option<Box<Link>>, Result<Response<Incoming>, TrySendError<Request<Body>>>) {
+    due: Option<Instant>,
+) -> (Option<Box<Link>>, Option<Result<Response<Incoming>, TrySendError<Request<Body>>>>) {
     // Nothing but the connection can make it ready: it is looked at whenever that was polled, and needs to
     // wake nobody. Nor does it count as work, since its turn could not come again by itself.
     let mut response = pin!(unconstrained(link.sender.try_send_request(*request)));
@@ -146,7 +165,13 @@ async fn exchange(
             // A request that was not begun comes back only when the connection is dropped.
             link = None;
         }
-        response.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        if let Poll::Ready(answered) = response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Poll::Ready(Some(answered));
+        }
+        match (&mut link, due) {
+            (Some(link), Some(due)) => link.poll_due(due).map(|()| None),
+            (_, None) | (None, _) => Poll::Pending,
+        }
     });
     let answered = answered.await;
     (link, answered)

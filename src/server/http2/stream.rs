@@ -78,7 +78,7 @@ impl Stream {
         };
         let connection = Connection { peer: shared.peer, client: Arc::clone(self) as Arc<_> };
         let response = tokio::select! {
-            response = answer(&shared.gateway, Box::new(request), connection) => response,
+            response = answer(&shared.listener, Box::new(request), connection) => response,
             reset = std::future::poll_fn(|context| self.respond().poll_reset(context)) => return reset.map(drop),
         };
         if self.stands_still.load(Ordering::Relaxed) {
@@ -87,7 +87,7 @@ impl Stream {
         let response = match handshake {
             Some(handshake) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 match handshake.grant(response) {
-                    Ok((granted, incoming)) => return self.open_tunnel(granted, incoming, shared).await,
+                    Ok((granted, incoming)) => return self.open_tunnel(granted, incoming).await,
                     Err(refusal) => respond::refusal(&refusal, Audience::Script),
                 }
             }
@@ -116,20 +116,13 @@ impl Stream {
     }
 
     /// Hands the client's end of a tunnel over, and waits until it is closed.
-    async fn open_tunnel(
-        &self,
-        granted: Response<()>,
-        incoming: RecvStream,
-        shared: &Shared,
-    ) -> Result<(), h2::Error> {
+    async fn open_tunnel(&self, granted: Response<()>, incoming: RecvStream) -> Result<(), h2::Error> {
         self.is_answered.store(true, Ordering::Relaxed);
         let outgoing = self.respond().send_response(granted, false)?;
         let (closing, closed) = oneshot::channel();
         if let Some(awaited) = self.take_tunnel() {
-            shared.tunnels.fetch_add(1, Ordering::Relaxed);
             let _ = awaited.send(Box::new(websocket::Tunnelled::new(incoming, outgoing, closing)));
             let _ = closed.await;
-            shared.tunnels.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ pub struct Changes {
 /// How things stood when it was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    slot: usize,
+    slot: u32,
     generation: u32,
     epoch: u64,
     floods: u64,
@@ -87,7 +87,7 @@ impl Changes {
         // The epoch first: a break between the two makes the mark old, not young.
         let epoch = self.epoch.load(Ordering::SeqCst);
         let floods = self.floods.load(Ordering::SeqCst);
-        Mark { slot, generation: self.slots.as_flattened()[slot].load(Ordering::SeqCst), epoch, floods }
+        Mark { slot, generation: self.generation(slot).load(Ordering::SeqCst), epoch, floods }
     }
 
     /// Whether what was read after this mark is as it was, by all that can be known.
@@ -105,7 +105,7 @@ impl Changes {
     /// Whether no change was told of what was read after this mark. One may have been missed.
     pub fn is_untouched(&self, mark: &Mark) -> bool {
         mark.floods == self.floods.load(Ordering::SeqCst)
-            && mark.generation == self.slots.as_flattened()[mark.slot].load(Ordering::SeqCst)
+            && mark.generation == self.generation(mark.slot).load(Ordering::SeqCst)
     }
 
     /// Whether changes are told, at the moment and from now on.
@@ -113,9 +113,14 @@ impl Changes {
         self.are_told.subscribe()
     }
 
+    /// The same, at this moment.
+    pub fn tells(&self) -> bool {
+        *self.are_told.borrow()
+    }
+
     /// A record was written, touched or taken out.
     pub fn note(&self, key: &RecordKey) {
-        self.slots.as_flattened()[self.slot(key)].fetch_add(1, Ordering::SeqCst);
+        self.generation(self.slot(key)).fetch_add(1, Ordering::SeqCst);
         let awaited = self.awaited().records.get(key).and_then(Weak::upgrade);
         if let Some(awaited) = awaited {
             awaited.notify_waiters();
@@ -176,8 +181,12 @@ impl Changes {
         }
     }
 
-    fn slot(&self, key: &RecordKey) -> usize {
-        usize::try_from(self.hasher.hash_one(key) % SLOTS as u64).unwrap_or_default()
+    fn slot(&self, key: &RecordKey) -> u32 {
+        u32::try_from(self.hasher.hash_one(key) % SLOTS as u64).unwrap_or_default()
+    }
+
+    fn generation(&self, slot: u32) -> &AtomicU32 {
+        &self.slots.as_flattened()[slot as usize]
     }
 
     fn awaited(&self) -> MutexGuard<'_, Awaited> {

@@ -12,6 +12,7 @@ use super::{CountKey, IndexKey, LeaseOwner, Record, RecordKey, Replaced, Store, 
 use crate::clock::Timestamp;
 use crate::rate::{Rate, Standing};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Span;
 
 /// A store, observed.
 #[derive(Debug)]
@@ -31,10 +32,14 @@ impl ObservedStore {
         operation: &'static str,
         work: impl Future<Output = Result<T, Unavailable>> + Send,
     ) -> Result<T, Unavailable> {
+        let mut span = Span::step("session store", operation);
         let started = Instant::now();
         let outcome = work.await;
         let result = if outcome.is_ok() { "ok" } else { "unavailable" };
         self.metrics.observe_store(operation, result, started.elapsed());
+        if let Some(span) = span.as_mut().filter(|_| outcome.is_err()) {
+            span.failed(result);
+        }
         outcome
     }
 }

@@ -40,6 +40,8 @@ use crate::config;
 use crate::random::Random;
 use crate::rate::{Rate, Standing};
 
+pub use survey::{ServerReport, survey};
+
 mod cluster;
 mod connection;
 mod indexes;
@@ -48,6 +50,7 @@ mod outbox;
 mod replicas;
 mod scripts;
 mod sentinels;
+mod survey;
 mod topology;
 mod tracking;
 
@@ -137,7 +140,7 @@ impl RedisStore {
         let answer: Vec<Vec<u8>> = bounded(script.invoke_async(&mut self.connection.clone())).await?;
         let (taken, indexes) = match answer.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
             [b"taken", sealed, version, expires_at, indexes] => {
-                let record = record(sealed, version, expires_at, indexes).ok_or_else(no_answer)?;
+                let record = record(sealed.to_vec(), version, expires_at, indexes).ok_or_else(no_answer)?;
                 (Some(record), *indexes)
             }
             [b"absent" | b"conflict"] => return Ok(None),
@@ -163,18 +166,19 @@ impl Store for RedisStore {
         command.arg(self.session_key(key)).arg(&["sealed", "version", "expires_at", "indexes"]);
         in_time(async {
             let mut connection = self.connection.clone();
-            let fields = bounded(unless_wrong_type::<Fields>(command.query_async(&mut connection))).await?;
+            let fields = unless_wrong_type::<Fields>(command.query_async(&mut connection)).await;
+            let fields = fields.map_err(|error| Unavailable(reason(&error)))?;
             let is_absent = fields == Some((None, None, None, None));
             let found = match fields {
                 Some((Some(sealed), Some(version), Some(expires_at), indexes)) => {
-                    record(&sealed, &version, &expires_at, &indexes.unwrap_or_default())
+                    record(sealed, &version, &expires_at, &indexes.unwrap_or_default())
                 }
                 Some(_) | None => None,
             };
             let is_damaged = found.is_none() && !is_absent;
             let now = self.clock.now();
             let alive = found.filter(|record| now < record.expires_at);
-            if alive.is_none() || !*self.changes.are_told().borrow() {
+            if alive.is_none() || !self.changes.tells() {
                 self.confirm_primary(key).await?;
             }
             if is_damaged {
@@ -316,14 +320,14 @@ impl fmt::Debug for RedisStore {
 }
 
 /// A record of its fields, unless they are damaged. Numbers are as the scripts take them.
-fn record(sealed: &[u8], version: &[u8], expires_at: &[u8], indexes: &[u8]) -> Option<Record> {
+fn record(sealed: Vec<u8>, version: &[u8], expires_at: &[u8], indexes: &[u8]) -> Option<Record> {
     let number = |digits: &[u8]| {
         let is_number =
             digits.len() < 20 && digits.iter().all(u8::is_ascii_digit) && !matches!(digits, [] | [b'0', ..]);
         std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
     };
     Some(Record {
-        sealed: sealed.to_vec(),
+        sealed,
         version: Version(number(version)?),
         expires_at: Timestamp::from_millis(number(expires_at)?),
         indexes: indexes::split(indexes),

@@ -14,6 +14,25 @@ pub(super) struct Line<'a> {
     format: LogFormat,
 }
 
+/// A name with what stands before and behind it in either format: in one piece, for each line has a dozen.
+#[derive(Clone, Copy)]
+pub(super) struct Name {
+    pub(super) json: &'static str,
+    pub(super) text: &'static str,
+}
+
+/// The [`Name`] that is spelled like this.
+macro_rules! name {
+    ($name:literal) => {
+        $crate::telemetry::access_log::line::Name {
+            json: concat!(",\"", $name, "\":"),
+            text: concat!(" ", $name, "="),
+        }
+    };
+}
+
+pub(super) use name;
+
 impl<'a> Line<'a> {
     pub(super) fn begin(lines: &'a mut Vec<u8>, format: LogFormat, date: &str, millis: u64) -> Self {
         let [before, after] = match format {
@@ -35,17 +54,17 @@ impl<'a> Line<'a> {
         });
     }
 
-    fn name(&mut self, name: &str) {
-        let [before, after] = match self.format {
-            LogFormat::Json => [",\"", "\":"],
-            LogFormat::Text => [" ", "="],
-        };
-        for part in [before, name, after] {
-            self.lines.extend_from_slice(part.as_bytes());
+    // Known where it is called, a name is stored and not copied.
+    #[inline(always)]
+    fn name(&mut self, name: Name) {
+        match self.format {
+            LogFormat::Json => self.lines.extend_from_slice(name.json.as_bytes()),
+            LogFormat::Text => self.lines.extend_from_slice(name.text.as_bytes()),
         }
     }
 
-    pub(super) fn number(&mut self, name: &str, value: u64) {
+    #[inline(always)]
+    pub(super) fn number(&mut self, name: Name, value: u64) {
         self.name(name);
         self.digits(value);
     }
@@ -67,7 +86,8 @@ impl<'a> Line<'a> {
     }
 
     /// A value that holds nothing but letters, digits and the like.
-    pub(super) fn plain(&mut self, name: &str, value: &str) {
+    #[inline(always)]
+    pub(super) fn plain(&mut self, name: Name, value: &str) {
         self.name(name);
         self.quote();
         self.lines.extend_from_slice(value.as_bytes());
@@ -75,7 +95,7 @@ impl<'a> Line<'a> {
     }
 
     pub(super) fn address(&mut self, address: Ipv4Addr) {
-        self.name("client");
+        self.name(name!("client"));
         self.quote();
         for (position, octet) in address.octets().into_iter().enumerate() {
             if position > 0 {
@@ -93,8 +113,13 @@ impl<'a> Line<'a> {
     }
 
     /// Any bytes, so many of them at most.
-    pub(super) fn text(&mut self, name: &str, bytes: &[u8], most: usize) {
+    #[inline(always)]
+    pub(super) fn text(&mut self, name: Name, bytes: &[u8], most: usize) {
         self.name(name);
+        self.quoted(bytes, most);
+    }
+
+    fn quoted(&mut self, bytes: &[u8], most: usize) {
         self.lines.push(b'"');
         let bytes = &bytes[..bytes.len().min(most)];
         if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {

@@ -15,6 +15,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert!(config.server.trusted_proxies.is_empty() && config.admin.is_none());
     assert_eq!((config.telemetry.log_format, config.telemetry.log_level.as_str()), (LogFormat::Json, "info"));
 
+    assert!(config.telemetry.audit.is_none());
     assert!(config.telemetry.access_log && config.server.tls.is_none() && config.server.workers.is_none());
     assert_eq!(config.store_outage_grace, Duration::from_secs(30));
 

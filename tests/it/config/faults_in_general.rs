@@ -68,11 +68,6 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 }
 
 #[test]
-fn keys_of_later_versions_are_named_as_such() {
-    refused("sessions:", "telemetry: {«otlp: {}}\nsessions:", "otlp", "not supported by this version yet");
-}
-
-#[test]
 fn wrong_types_are_refused() {
     refused("keys: [{env: KEY}]", "keys: «{env: KEY}", "[redacted]", "not a list");
     refused("store: {memory: {}}", "store: «memory", "memory", "not a map");

@@ -7,6 +7,7 @@ fn the_annotated_and_the_minimal_file_load() {
     let folder = tempfile::tempdir().unwrap();
     let environment = |name: &str| match name {
         "CLOAKROOM_SESSION_KEY" => Some(KEY.to_owned()),
+        "CLOAKROOM_AUDIT_KEY" => Some(OTHER_KEY.to_owned()),
         "SHOP_CLIENT_SECRET" | "REDIS_PASSWORD" | "SIGNALS_AUTHORIZATION" => Some("hunter2".to_owned()),
         "SPA_FOLDER" => Some(folder.path().display().to_string()),
         _ => None,

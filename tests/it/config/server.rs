@@ -7,6 +7,40 @@ fn limit(value: &str) -> String {
 }
 
 #[test]
+fn a_collector_has_an_address_and_secrets_that_stand_elsewhere() {
+    let file = |keys: &str| with("sessions:", &format!("telemetry: {{otlp: {{{keys}}}}}\nsessions:"));
+    let otlp = |keys: &str| config(&file(keys)).telemetry.otlp.unwrap();
+    let plain = otlp("endpoint: http://localhost:4317");
+    assert_eq!(plain.endpoint.as_str(), "http://localhost:4317/");
+    assert_eq!((plain.protocol, plain.sample_ratio), (OtlpProtocol::Grpc, 1.0));
+    assert!(plain.headers.is_empty() && plain.ca.is_none());
+    let keys = "endpoint: https://otlp.example.com/x, protocol: http/protobuf, sample_ratio: 0.25, headers: {Api-Key: {env: SECRET}}";
+    let full = otlp(keys);
+    assert_eq!((full.protocol, full.sample_ratio), (OtlpProtocol::HttpProtobuf, 0.25));
+    assert_eq!(full.headers["api-key"], "hunter2");
+    assert!(!format!("{full:?}").contains("hunter2"));
+    for ratio in ["1.1", "-0.1", "NaN", "'0.5'", "half", ".inf"] {
+        let keys = format!("endpoint: http://localhost:4317, sample_ratio: «{ratio}");
+        refused_in(&file(&keys), ratio.trim_matches('\''), "not a number from 0 to 1");
+    }
+    let nowhere = with("sessions:", "telemetry: {otlp: «{sample_ratio: 1}}\nsessions:");
+    refused_in(&nowhere, "telemetry.otlp.endpoint", "a required key is missing");
+    refused_in(
+        &file("endpoint: «grpc://collector:4317"),
+        "grpc://collector:4317",
+        "not an http or https URL",
+    );
+    refused_in(&file("endpoint: http://localhost:4317, protocol: «http"), "http", "");
+    let with_headers = |headers: &str| file(&format!("endpoint: http://localhost:4317, headers: {headers}"));
+    refused_in(&with_headers("{a: «hunter2}"), "[redacted]", "a secret written in the file itself");
+    refused_in(&with_headers("{«te: {env: SECRET}}"), "te", "the protocol itself");
+    refused_in(&with_headers("{«'a b': {env: SECRET}}"), "a b", "not the name of a field");
+    refused_in(&with_headers("«[a]"), "[redacted]", "not a map");
+    let ca = "endpoint: http://localhost:4317, ca: «/nowhere";
+    refused_in(&file(ca), "/nowhere", "where none is asked for");
+}
+
+#[test]
 fn durations_have_a_number_and_a_unit() {
     for (text, milliseconds) in
         [("500ms", 500), ("90s", 90_000), ("30m", 1_800_000), ("12h", 43_200_000), ("7d", 604_800_000)]
@@ -128,6 +162,23 @@ fn trusted_proxies_are_networks_or_addresses() {
     refused_in(&proxies("[«10.1.2.3/8]"), "10.1.2.3/8", "which of the two");
     refused_in(&proxies("[10.0.0.0/8, «proxy.internal]"), "proxy.internal", "not a network");
     refused_in(&proxies("[«10.0.0.0/33]"), "10.0.0.0/33", "not a network");
+}
+
+#[test]
+fn the_audit_trail_has_a_key_of_its_own_and_a_folder_that_is_there() {
+    let audit = |value: &str| format!("{BASE}telemetry: {{audit: {{{value}}}}}\n");
+    let kept = config(&audit("key: {env: OTHER_KEY}")).telemetry.audit.unwrap();
+    assert_eq!((kept.file, format!("{:?}", kept.key).as_str()), (None, "[redacted]"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.log");
+    let text = audit(&format!("key: {{env: OTHER_KEY}}, file: {}", file.display()));
+    assert_eq!(config(&text).telemetry.audit.unwrap().file, Some(file));
+    refused_in(&audit("key: {env: «KEY}"), "KEY", "one of the session keys");
+    refused_in(&audit("key: {env: «SHORT_KEY}"), "SHORT_KEY", "this audit key has 16 bytes, not 32");
+    refused_in(&audit("key: «secret"), "[redacted]", "in the file itself");
+    let nowhere = audit("key: {env: OTHER_KEY}, file: «/nowhere/audit.log");
+    refused_in(&nowhere, "/nowhere/audit.log", "a folder that is not there");
+    assert!(faults(&audit("file: audit.log"))[0].problem.contains("key"));
 }
 
 #[test]

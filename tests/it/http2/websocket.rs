@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::support::browser::{Browser, metric};
+use crate::support::browser::{Browser, admin, metric};
 use crate::support::certificates::Authority;
 use crate::support::chromium;
 use crate::support::frames::{self, Outcome};
@@ -23,6 +23,9 @@ use crate::support::port::Reserved;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{in_time, until};
 use crate::support::wire::{Reply, ask, head, read_head};
+
+/// Close with 1001 (RFC 6455 §7.4.1).
+const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
 /// A server that takes handshakes as RFC 6455 §4.2.2 says, and sends back what it gets.
 struct Echo {
@@ -89,7 +92,7 @@ async fn fixture(upstream: &str) -> Fixture {
         .route(&format!("path: /ws, upstream: \"{upstream}\", websocket: true"))
         .for_users("/plain", upstream)
         .for_anybody("/", &site.url());
-    setup.server = "h2c: true".to_owned();
+    setup.server = "h2c: true\nshutdown_grace: 6s".to_owned();
     let gateway = setup.start().await;
     let mut browser = Browser::new(gateway.address);
     browser.log_in("/").await;
@@ -274,15 +277,39 @@ async fn r49_a_tunnel_in_a_stream_dies_with_its_session_and_an_end_that_dies_tak
 }
 
 #[tokio::test]
-async fn at_a_shutdown_a_tunnel_in_a_stream_holds_nobody_up() {
+async fn at_a_shutdown_a_tunnel_in_a_stream_says_goodbye_and_holds_nobody_up() {
     let echo = Echo::start(None).await;
     let fixture = fixture(&echo.url).await;
     let mut client = Http2::connect(fixture.gateway.address).await;
-    let (_outgoing, mut incoming, _) = fixture.open(&mut client).await;
-    let started = tokio::time::Instant::now();
+    let (_outgoing, incoming, _) = fixture.open(&mut client).await;
     in_time(fixture.gateway.stop()).await;
-    while let Some(Ok(_)) = chunk(&mut incoming).await {}
-    assert!(started.elapsed().as_secs() < 15, "half of the grace time, which is for requests");
+    assert_eq!(rest(incoming).await, GOING_AWAY, "and the stream has an end");
+}
+
+#[tokio::test]
+async fn where_others_serve_tunnels_in_streams_end_one_after_another_and_none_is_cut() {
+    let echo = Echo::start(None).await;
+    let mut fixture = fixture(&echo.url).await;
+    assert_eq!(admin(fixture.gateway.admin, "/readyz").await.0, 200, "somebody looks");
+    let mut client = Http2::connect(fixture.gateway.address).await;
+    let mut tunnels = Vec::new();
+    for _ in 0..8 {
+        tunnels.push(fixture.open(&mut client).await);
+    }
+    fixture.gateway.begin_stop();
+    for (_outgoing, incoming, _) in tunnels {
+        assert_eq!(rest(incoming).await, GOING_AWAY);
+    }
+    in_time(fixture.gateway.stop()).await;
+}
+
+/// All that comes until a stream ends, or is reset.
+async fn rest(mut incoming: RecvStream) -> Vec<u8> {
+    let mut said = Vec::new();
+    while let Some(Ok(part)) = chunk(&mut incoming).await {
+        said.extend(part);
+    }
+    said
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ impl Bench {
 impl Node {
     fn new(app: &App, ring: &Arc<KeyRing>, store: &Arc<TroubledStore>, clock: &Arc<ManualClock>) -> Self {
         let (store, clock): (Arc<dyn Store>, Arc<dyn Clock>) = (store.clone(), clock.clone());
-        let clients = Clients::new(app, &clock, Random::SYSTEM).unwrap();
+        let clients = Clients::new(app, &clock, Random::SYSTEM, None).unwrap();
         let grants: Arc<dyn Grants> = Arc::new(clients.clone());
         let tasks = TaskTracker::new();
         let grace = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Scenarios in a real browser: `tests/real/browser.mjs` as a child process.
+//! Scenarios in a real browser: the scripts of `tests/real` that have some, as child processes.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -15,15 +15,20 @@ const DEADLINE: Duration = Duration::from_secs(330);
 /// A browser is several processes: as many as there are tests would starve each other.
 static BROWSERS: Semaphore = Semaphore::const_new(2);
 
-/// Runs a scenario, and panics with all it said if one of its checks fails.
-#[expect(clippy::print_stdout, reason = "cargo shows it where a test fails")]
+/// Runs a scenario of `browser.mjs`, and panics with all it said if one of its checks fails.
 pub async fn run(scenario: &str, arguments: &Value) {
+    run_of("browser.mjs", scenario, arguments).await;
+}
+
+/// The same, of another script.
+#[expect(clippy::print_stdout, reason = "cargo shows it where a test fails")]
+pub async fn run_of(script: &str, scenario: &str, arguments: &Value) {
     assert!(
         Path::new("/usr/bin/chromium").exists(),
         "/usr/bin/chromium is missing; run tests/run, which installs what tests need"
     );
     let _place = BROWSERS.acquire().await.expect("nobody closes it");
-    let child = node::script("browser.mjs")
+    let child = node::script(script)
         .args([scenario, &arguments.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

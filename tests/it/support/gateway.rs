@@ -1,7 +1,8 @@
 //! The gateway under test: in this process, on a free port, or as the real program.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use cloakroom::clock::{Clock, SystemClock};
 use cloakroom::config;
 use cloakroom::server::Server;
 use cloakroom::session::store::Store;
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -29,10 +31,14 @@ pub const SESSION_COOKIE: &str = "__Host-cloakroom";
 /// An issuer where nobody is, for apps at which nobody logs in.
 pub const NO_ISSUER: &str = "http://127.0.0.1:9";
 
+/// The program as it was built for these tests.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cloakroom");
+
 /// What a gateway is started with: YAML, piece by piece. Each `…` piece is put in as it stands, indented
 /// for its place.
 pub struct Setup {
     pub listen: String,
+    pub admin: String,
     pub origin: String,
     pub issuer: String,
     /// Further issuers by name and URL, which know the same client. The first is called `staff` then.
@@ -45,6 +51,8 @@ pub struct Setup {
     pub limits: String,
     pub server: String,
     pub sessions: String,
+    /// The list of session keys.
+    pub keys: String,
     pub store: String,
     /// The last lines of the file.
     pub telemetry: String,
@@ -70,7 +78,7 @@ pub struct GatewayProcess {
     lines: Arc<Mutex<Vec<String>>>,
     access_log: JoinHandle<()>,
     accesses: Arc<Mutex<Vec<String>>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Setup {
@@ -78,6 +86,7 @@ impl Setup {
     pub fn new(issuer: &str) -> Self {
         Self {
             listen: "127.0.0.1:0".to_owned(),
+            admin: "127.0.0.1:0".to_owned(),
             origin: ORIGIN.to_owned(),
             issuer: issuer.to_owned(),
             other_issuers: Vec::new(),
@@ -88,6 +97,7 @@ impl Setup {
             limits: String::new(),
             server: String::new(),
             sessions: String::new(),
+            keys: "[{env: SESSION_KEY}]".to_owned(),
             store: "memory: {}".to_owned(),
             telemetry: String::new(),
             clock: Arc::new(SystemClock),
@@ -149,8 +159,8 @@ impl Setup {
             yaml += "  limits:\n";
             yaml += &indented(&self.limits, 4);
         }
-        yaml += "admin: {listen: \"127.0.0.1:0\"}\n";
-        yaml += "sessions:\n  keys: [{env: SESSION_KEY}]\n";
+        writeln!(yaml, "admin: {{listen: \"{}\"}}", self.admin).unwrap();
+        writeln!(yaml, "sessions:\n  keys: {}", self.keys).unwrap();
         writeln!(yaml, "  store: {{{}}}", self.store).unwrap();
         yaml += &indented(&self.sessions, 2);
         writeln!(yaml, "apps:\n  - origin: {}\n    oidc:", self.origin).unwrap();
@@ -186,34 +196,35 @@ impl Setup {
 
     /// Starts a gateway in this process.
     pub async fn start(&self) -> Gateway {
-        let loaded = config::parse("test.yaml", &self.yaml(), &environment).unwrap_or_else(|faults| {
-            panic!("{faults}\n{}", self.yaml());
+        Gateway::run(self.bind(&self.yaml()).await.reload_interval(Duration::from_millis(50)))
+    }
+
+    /// One that does not run yet, by this text.
+    pub async fn bind(&self, yaml: &str) -> Server {
+        let loaded = config::parse("test.yaml", yaml, &environment).unwrap_or_else(|faults| {
+            panic!("{faults}\n{yaml}");
         });
         let clock = Arc::clone(&self.clock);
         let server = match &self.stand_in {
             Some(store) => Server::bind_with_store(loaded.config, Arc::clone(store), clock).await,
             None => Server::bind_with_clock(loaded.config, clock).await,
         };
-        let server = server.unwrap().reload_interval(Duration::from_millis(50));
-        let address = server.address().unwrap();
-        let admin = server.admin_address().unwrap().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(server.run(async {
-            let _ = stopped.await;
-        }));
-        Gateway { address, admin, stop: Some(stop), running }
+        server.unwrap()
     }
 
     /// Starts the program itself, and waits until it listens.
     pub async fn start_process(&self) -> GatewayProcess {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("cloakroom.yaml");
-        std::fs::write(&file, self.yaml()).unwrap();
-        let mut child = program(&["serve", "-c", file.to_str().unwrap()])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        self.start_process_as(program(&[])).await
+    }
+
+    /// The same on this socket, handed over as systemd does.
+    pub async fn start_process_on(&self, sockets: &[(&str, &TcpListener)]) -> GatewayProcess {
+        self.start_process_as(handing_over(sockets)).await
+    }
+
+    /// The same as this program, another version of it, say.
+    pub async fn start_process_as(&self, program: Command) -> GatewayProcess {
+        let (mut child, folder) = self.spawn(program);
         let accesses = Arc::new(Mutex::new(Vec::new()));
         let access_log = tokio::spawn(note_lines(child.stdout.take().unwrap(), Arc::clone(&accesses)));
         let mut reader = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -226,7 +237,22 @@ impl Setup {
             }
         };
         let log = tokio::spawn(note_lines(reader.into_inner(), Arc::clone(&lines)));
-        GatewayProcess { address, admin, child, log, lines, access_log, accesses, _folder: folder }
+        GatewayProcess { address, admin, child, log, lines, access_log, accesses, folder }
+    }
+
+    /// Starts the program where it is to refuse: its exit code, and what it says.
+    pub async fn refused_process(&self, program: Command) -> (Option<i32>, String) {
+        let (child, _folder) = self.spawn(program);
+        let output = in_time(child.wait_with_output()).await.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn spawn(&self, mut program: Command) -> (Child, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cloakroom.yaml");
+        std::fs::write(&file, self.yaml()).unwrap();
+        program.args(["serve", "-c", file.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        (program.spawn().unwrap(), folder)
     }
 }
 
@@ -243,12 +269,28 @@ impl GatewayProcess {
         in_time(self.child.kill()).await.unwrap();
     }
 
+    /// Puts another text in its configuration's place, and has it read.
+    pub fn reload(&self, yaml: &str) {
+        std::fs::write(self.folder.path().join("cloakroom.yaml"), yaml).unwrap();
+        self.signal("HUP");
+    }
+
+    /// The lines of its log that have this in them.
+    pub fn logged(&self, part: &str) -> Vec<String> {
+        self.lines.lock().unwrap().iter().filter(|line| line.contains(part)).cloned().collect()
+    }
+
     /// Whether a line of its log has this in it.
     pub fn has_logged(&self, part: &str) -> bool {
         self.lines.lock().unwrap().iter().any(|line| line.contains(part))
     }
 
-    /// Its access log so far.
+    /// Its log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// What it has written to standard output so far.
     pub fn accesses(&self) -> Vec<String> {
         self.accesses.lock().unwrap().clone()
     }
@@ -301,6 +343,17 @@ impl GatewayProcess {
 }
 
 impl Gateway {
+    /// Runs it in this process.
+    pub fn run(server: Server) -> Self {
+        let address = server.address().unwrap();
+        let admin = server.admin_address().unwrap().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(server.run(async {
+            let _ = stopped.await;
+        }));
+        Self { address, admin, stop: Some(stop), running }
+    }
+
     /// Asks the gateway to stop, and waits until it has.
     pub async fn stop(mut self) {
         drop(self.stop.take());
@@ -328,11 +381,39 @@ async fn note_lines(from: impl AsyncRead + Unpin, noted: Arc<Mutex<Vec<String>>>
 
 /// The program, with the secrets that the configuration of these tests names.
 pub fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
+    prepared(Command::new(PROGRAM), arguments)
+}
+
+/// The program as another version of it, which lies at this path.
+pub fn program_at(path: &str) -> Command {
+    prepared(Command::new(path), &[])
+}
+
+/// The program, to which sockets of these names are handed over (sd_listen_fds(3)). A child's descriptors cannot be given
+/// their places without unsafe code; a shell does it, and its process becomes the program's.
+pub fn handing_over(sockets: &[(&str, &TcpListener)]) -> Command {
+    let (mut script, mut names) = (String::new(), Vec::new());
+    for (place, (name, socket)) in (3..).zip(sockets) {
+        // Beyond the places that the shell fills.
+        let inherited = fcntl_dupfd_cloexec(socket, 100).unwrap();
+        fcntl_setfd(&inherited, FdFlags::empty()).unwrap();
+        write!(script, "exec {place}<&{0} {0}<&-; ", inherited.as_raw_fd()).unwrap();
+        // It must stay open until the program has started; nobody minds if it does for longer.
+        std::mem::forget(inherited);
+        names.push(*name);
+    }
+    script += "export LISTEN_PID=$$; exec \"$@\"";
+    let mut command = prepared(Command::new("bash"), &["-c", &script, "bash", PROGRAM]);
+    command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+    command
+}
+
+fn prepared(mut command: Command, arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .env("SESSION_KEY", SESSION_KEY)
         .env("CLIENT_SECRET", CLIENT_SECRET)
+        .env("AUDIT_KEY", AUDIT_KEY)
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command
@@ -349,11 +430,15 @@ fn addresses(line: &str) -> (SocketAddr, SocketAddr) {
 /// Anything 32 bytes long that is not all alike.
 pub const SESSION_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+/// Another one.
+pub const AUDIT_KEY: &str = "Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
+
 /// The secrets the configuration of these tests names.
 pub fn environment(name: &str) -> Option<String> {
     match name {
         "SESSION_KEY" => Some(SESSION_KEY.to_owned()),
         "CLIENT_SECRET" => Some(CLIENT_SECRET.to_owned()),
+        "AUDIT_KEY" => Some(AUDIT_KEY.to_owned()),
         _ => None,
     }
 }

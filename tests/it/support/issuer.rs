@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use cloakroom::clock::{Clock, SystemClock};
-use http::header::CONNECTION;
+use http::header::{CONNECTION, DATE};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -461,6 +461,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 if !shared.state().behaviour.keeps_connections {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
+                let date = shared.state().behaviour.date.map(HeaderValue::from_static);
+                response.headers_mut().extend(date.map(|date| (DATE, date)));
                 Ok::<_, Reset>(response)
             });
             let _closed = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;

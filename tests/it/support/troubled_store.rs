@@ -34,6 +34,10 @@ pub enum Step {
     Count,
     Post,
     Postpone,
+    /// What a gateway asks for by itself, now and then.
+    Fetch,
+    /// Each of all.
+    Every,
 }
 
 /// What a step does instead of its work.
@@ -51,7 +55,7 @@ pub enum Trouble {
 
 impl Step {
     fn covers(self, step: Self) -> bool {
-        self == step || self == Self::Any
+        self == step || self == Self::Every || (self == Self::Any && step != Self::Fetch)
     }
 }
 
@@ -194,7 +198,7 @@ impl Outbox for TroubledStore {
     }
 
     async fn fetch_due(&self, now: Timestamp, until: Timestamp) -> Result<Option<Errand>, Unavailable> {
-        self.memory.fetch_due(now, until).await
+        self.pass(Step::Fetch, self.memory.fetch_due(now, until)).await
     }
 
     async fn postpone(&self, id: &str, due_at: Timestamp) -> Result<(), Unavailable> {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -31,6 +32,7 @@ pub struct Arrived {
 pub struct Upstream {
     pub address: SocketAddr,
     arrived: Arc<Mutex<Vec<Arrived>>>,
+    connections: Arc<AtomicUsize>,
     running: JoinHandle<()>,
 }
 
@@ -93,11 +95,13 @@ impl Upstream {
     {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let answer = Arc::new(answer);
+        let (answer, connections) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
+        let accepted = Arc::clone(&connections);
         let running = tokio::spawn(async move {
             // They end with the server.
-            let mut connections = JoinSet::new();
+            let mut serving = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let answer = Arc::clone(&answer);
                 let service = service_fn(move |request| {
                     let response = answer(request);
@@ -107,10 +111,10 @@ impl Upstream {
                     // The gateway has a limit; here it would be in the way.
                     .max_headers(1000)
                     .serve_connection(TokioIo::new(stream), service);
-                connections.spawn(connection.with_upgrades());
+                serving.spawn(connection.with_upgrades());
             }
         });
-        Self { address, arrived, running }
+        Self { address, arrived, connections, running }
     }
 
     /// Ends, with all its connections: nothing listens at its address from here on.
@@ -126,6 +130,11 @@ impl Upstream {
     /// What has come so far.
     pub fn arrived(&self) -> Vec<Arrived> {
         self.arrived.lock().unwrap().clone()
+    }
+
+    /// How many connections have been made to it.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// What has come last.

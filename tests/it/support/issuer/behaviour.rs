@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::CLIENT_SECRET;
 use super::dpop::Dpop;
 use super::keys::{Algorithm, Draft};
 
@@ -27,6 +28,8 @@ pub struct Behaviour {
     pub tamper_response: Option<Tamper>,
     /// Whether authorization responses carry `iss`.
     pub sends_iss: bool,
+    /// The client's secret.
+    pub client_secret: String,
     /// Whether a client without a secret is let in.
     pub public_client: bool,
     /// The public JWK of a client that proves itself by JWTs, and whom they must be for; by nothing else then.
@@ -49,6 +52,8 @@ pub struct Behaviour {
     pub refreshes_id_token: bool,
     /// Whether connections stay open after an answer.
     pub keeps_connections: bool,
+    /// `Date` of each answer, where the machine's clock is not to be told.
+    pub date: Option<&'static str>,
     /// How long the token endpoint keeps its answer back. A gate, [`super::Issuer::hold_token_answers`], is better.
     pub token_delay: Duration,
     /// `expires_in` and `scope` of tokens for a route's upstream, as the two above.
@@ -83,6 +88,7 @@ impl Default for Behaviour {
             request_key: None,
             tamper_response: None,
             sends_iss: true,
+            client_secret: CLIENT_SECRET.to_owned(),
             public_client: false,
             client_key: None,
             algorithm: Algorithm::Es256,
@@ -94,6 +100,7 @@ impl Default for Behaviour {
             rotates: true,
             refreshes_id_token: true,
             keeps_connections: true,
+            date: None,
             token_delay: Duration::ZERO,
             route_expires_in: Some(json!(300)),
             route_scope: None,

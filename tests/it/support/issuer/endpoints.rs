@@ -15,7 +15,7 @@ use super::dpop::{challenge as dpop_challenge, presented};
 use super::faults::answer;
 use super::grants::LoginId;
 use super::keys::{Draft, Signature, challenge, half_hash};
-use super::{CLIENT_ID, CLIENT_SECRET, Endpoint, Received, Shared, State};
+use super::{Behaviour, CLIENT_ID, Endpoint, Received, Shared, State};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -256,7 +256,7 @@ impl Shared {
             Some((key, audience)) => {
                 state.assertions.take(request, key, audience, self.clock.now().as_secs())
             }
-            None => has_secret(request, state.behaviour.public_client),
+            None => has_secret(request, &state.behaviour),
         }
     }
 
@@ -298,7 +298,7 @@ impl State {
 }
 
 /// `client_secret_basic` (both halves form-encoded), `client_secret_post`, or `none` where allowed.
-fn has_secret(request: &Received, public_client: bool) -> bool {
+fn has_secret(request: &Received, behaviour: &Behaviour) -> bool {
     match request.headers.get(AUTHORIZATION) {
         Some(header) => {
             let encoded = header.to_str().unwrap().strip_prefix("Basic ").unwrap_or_default();
@@ -306,12 +306,13 @@ fn has_secret(request: &Received, public_client: bool) -> bool {
             let Some((id, secret)) = credentials.split_once(':') else { return false };
             let joined = format!("{id}={secret}");
             let mut decoded = form_urlencoded::parse(joined.as_bytes()).into_owned();
-            decoded.next() == Some((CLIENT_ID.to_owned(), CLIENT_SECRET.to_owned()))
+            decoded.next() == Some((CLIENT_ID.to_owned(), behaviour.client_secret.clone()))
         }
         None => {
             let secret = request.field("client_secret");
             request.field("client_id") == Some(CLIENT_ID)
-                && (secret == Some(CLIENT_SECRET) || (public_client && secret.is_none()))
+                && (secret == Some(behaviour.client_secret.as_str())
+                    || (behaviour.public_client && secret.is_none()))
         }
     }
 }
