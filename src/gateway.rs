@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::body::Body;
@@ -277,8 +277,10 @@ impl Gateway {
         }
     }
 
-    /// Reads the certificates and keys again that issuers and upstreams are shown.
+    /// Reads the certificates and keys again that issuers and upstreams are shown, and looks whether the audit trail's file
+    /// was moved away.
     pub fn reload(&self) {
+        self.lasting.sessions.audit().follow_file();
         self.reloads.iter().for_each(Reload::run);
     }
 
@@ -301,6 +303,11 @@ impl Gateway {
     /// The configuration in force, for people to read.
     pub fn settings(&self) -> &[Setting] {
         &self.settings
+    }
+
+    /// A request was broken off by a fault of ours, and is answered with 500. Which route it was for is lost with it.
+    pub fn note_panic(&self) {
+        self.nowhere.count_request(StatusCode::INTERNAL_SERVER_ERROR, Duration::ZERO);
     }
 
     /// What the gateway counts.

@@ -114,7 +114,7 @@ export function createClient({ basePath = '/bff', warnBefore = 60, loginWhenEnde
   function check(): void {
     session().catch(() => {
       clearTimeout(alarm);
-      alarm = setTimeout(check, PATIENCE);
+      if (listeners.size) alarm = setTimeout(check, PATIENCE);
     });
   }
 

@@ -179,10 +179,10 @@ impl Shared {
         drop(flights);
         let landing = Landing { shared: Arc::clone(self), key, interval, flight: Arc::clone(&flight) };
         let (shared, ticket, session) = (Arc::clone(self), ticket.clone(), Arc::clone(session));
-        self.refresher.0.tasks.spawn(async move {
+        self.refresher.0.tasks.spawn(for_request(async move {
             let word = shared.ask(&ticket, &session).await;
             landing.tell(word);
-        });
+        }));
         flight
     }
 

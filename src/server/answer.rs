@@ -20,6 +20,7 @@ pub(super) async fn answer(
     let in_force = listener.in_force.load();
     AssertUnwindSafe(in_force.gateway.handle(request, connection)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(event = "request.panicked");
+        in_force.gateway.note_panic();
         let refusal = Refusal::new(Code::Internal, "The gateway failed. This is not your fault.");
         respond::refusal(&refusal, Audience::Script)
     })

@@ -140,9 +140,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Whether nothing is under way. A client of a gateway that stops is not waited for once it has its answers.
+    /// Whether nothing is under way, nor what was answered still on its way to a slow reader.
     fn is_idle(&self) -> bool {
-        self.streams.is_empty() && (self.is_stopping || !self.frames.has_streams())
+        self.streams.is_empty() && !self.frames.has_streams()
     }
 }
 

@@ -162,16 +162,8 @@ fn refuse(faults: &Faults) {
 /// writers of its logs.
 fn changed_for_good(before: &Config, now: &Config) -> Vec<&'static str> {
     // In full, so that whoever adds a key says here what becomes of it.
-    let Config {
-        server,
-        admin,
-        session_keys: _,
-        store,
-        store_outage_grace: _,
-        apps: _,
-        telemetry,
-        settings: _,
-    } = before;
+    let Config { server, admin, session_keys: _, store, store_outage_grace: _, apps, telemetry, settings: _ } =
+        before;
     let Server {
         listen,
         tls: _,
@@ -183,7 +175,13 @@ fn changed_for_good(before: &Config, now: &Config) -> Vec<&'static str> {
         shutdown_grace: _,
     } = server;
     let Telemetry { log_format, log_level: _, access_log, otlp, audit: _ } = telemetry;
+    // What an old cookie is called is forgotten at once: it would go to upstreams.
+    let renames_cookie = apps.iter().any(|app| {
+        let now = now.apps.iter().find(|now| now.origin == app.origin);
+        now.is_some_and(|now| now.session.cookie_name != app.session.cookie_name)
+    });
     let keys = [
+        ("session.cookie.name", renames_cookie),
         ("server.listen", *listen != now.server.listen),
         ("server.workers", *workers != now.server.workers),
         ("admin.listen", *admin != now.admin),

@@ -6,9 +6,10 @@
 //! session is bounded for each second, and what was left out is counted in the trail itself.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -92,6 +93,7 @@ pub(super) struct Names {
 
 struct Trail {
     key: Hmac<Sha256>,
+    path: Option<PathBuf>,
     clock: Arc<dyn Clock>,
     output: Mutex<Output>,
 }
@@ -180,15 +182,32 @@ impl Audit {
     /// Where the file cannot be opened.
     pub fn open(config: Option<&config::Audit>, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let Some(config) = config else { return Ok(Self::default()) };
-        let appended = |path| OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-        let file = config.file.as_ref().map(appended).transpose()?;
+        let path = config.file.clone();
+        let file = path.as_deref().map(appended).transpose()?;
         let nothing = [0; Event::ALL.len()];
         let output = Output { file, second: 0, written: [0; Event::ALL.len()], suppressed: nothing };
         // A key shorter than a block is filled up with zeros (RFC 2104 §2).
         let mut block = [0; 64];
         block[..config.key.expose().len()].copy_from_slice(config.key.expose());
         let key = Hmac::new(&block.into());
-        Ok(Self(Some(Arc::new(Trail { key, clock, output: Mutex::new(output) }))))
+        Ok(Self(Some(Arc::new(Trail { key, path, clock, output: Mutex::new(output) }))))
+    }
+
+    /// Goes on in a new file, where the one that is written to was moved away, as `logrotate` does.
+    pub fn follow_file(&self) {
+        let Some(trail) = &self.0 else { return };
+        let Some(path) = &trail.path else { return };
+        let mut output = trail.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = output.file.as_ref().is_some_and(|file| is_at(path, file));
+        if is_there {
+            return;
+        }
+        match appended(path) {
+            Ok(file) => output.file = Some(file),
+            Err(error) => {
+                tracing::error!(event = "audit.not_reopened", %error, "events go to the file that was moved")
+            }
+        }
     }
 
     /// Whether there is a trail.
@@ -215,6 +234,16 @@ impl Audit {
             Current::belongs_to(|| trail.names(facts));
         }
     }
+}
+
+fn appended(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// Whether it is this very file that the path leads to.
+fn is_at(path: &Path, file: &File) -> bool {
+    let same = |one: &Metadata, other: &Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+    fs::metadata(path).and_then(|found| Ok(same(&found, &file.metadata()?))).unwrap_or(false)
 }
 
 impl Trail {

@@ -106,6 +106,10 @@ impl Metrics {
         r.register_collector(Box::new(sites.clone()));
         let session_cache: Family<_, Counter> =
             registered(r, "cloakroom_session_cache", "Lookups of opened sessions");
+        // From the start: an increase from nothing at all is none to Prometheus.
+        for result in ["miss", "outage", "unavailable", "unreadable", "foreign_key"] {
+            drop(session_cache.get_or_create(&OfResult { result }));
+        }
         let session_cache_hits = session_cache.get_or_create(&OfResult { result: "hit" }).clone();
         let notifications_lost =
             registered(r, "cloakroom_store_notifications_lost", "Times the store's notifications broke off");
@@ -215,8 +219,9 @@ impl Metrics {
         self.0.start.set(seconds(now));
     }
 
-    /// The certificate in this file ends.
+    /// The certificate in this file, the only one that is shown, ends.
     pub fn set_certificate_end(&self, certificate: &Path, end: Timestamp) {
+        self.0.certificates.clear();
         let certificate = certificate.display().to_string();
         self.0.certificates.get_or_create(&OfCertificate { certificate }).set(seconds(end));
     }

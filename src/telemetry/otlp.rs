@@ -192,7 +192,10 @@ impl Worker {
         while let Ok(job) = self.jobs.try_recv() {
             match job {
                 Job::Span(span) => spans.push(*span),
-                Job::Metrics(metrics, now) => self.hand_metrics_over(&metrics, now).await,
+                Job::Metrics(metrics, now) => {
+                    self.hand_metrics_over(&metrics, now).await;
+                    self.tell();
+                }
                 Job::Flush(done) => {
                     self.hand_spans_over(std::mem::take(&mut spans)).await;
                     let _ = done.send(());
@@ -200,6 +203,8 @@ impl Worker {
             }
             if spans.len() >= BATCH {
                 self.hand_spans_over(std::mem::take(&mut spans)).await;
+                // Behind a collector that hangs there is always more.
+                self.tell();
             }
         }
         self.hand_spans_over(spans).await;

@@ -356,3 +356,15 @@ async fn it_goes_to_standard_output_whatever_the_log_keeps_back_and_not_at_all_w
         }
     }
 }
+
+#[tokio::test]
+async fn a_file_that_was_moved_away_is_followed_by_a_new_one() {
+    let mut scene = Scene::open().await;
+    scene.user().await;
+    let moved = scene.file.with_extension("1");
+    fs::rename(&scene.file, &moved).unwrap();
+    until(async || scene.file.exists()).await;
+    scene.seen = 0;
+    scene.user().await;
+    assert_eq!(fs::read_to_string(moved).unwrap().lines().count(), 2);
+}

@@ -14,9 +14,9 @@ use crate::error::{Code, Refusal};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Domains that nobody can register: those of RFC 6761 §6.2 and §6.3, `.internal` as ICANN's board has resolved, and those
-/// within a Kubernetes cluster.
-const PRIVATE_DOMAINS: [&str; 4] = ["localhost", "test", "internal", "cluster.local"];
+/// Domains that nobody can register: those of RFC 6761 §6.2 and §6.3, of RFC 6762 §3 and RFC 8375, `.internal` as ICANN's
+/// board has resolved, and the short names of a Kubernetes cluster.
+const PRIVATE_DOMAINS: [&str; 6] = ["localhost", "test", "internal", "local", "home.arpa", "svc"];
 
 /// Refuses what may come from a page.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -68,6 +68,9 @@ mod tests {
             "cloakroom",
             "gw.ops.internal",
             "gw.ns.svc.cluster.local",
+            "gw.ns.svc",
+            "gw.local",
+            "gw.home.arpa",
         ] {
             assert!(is_private(host), "{host}");
         }
@@ -79,7 +82,7 @@ mod tests {
             "internal.com",
             "a.xinternal",
             "1.2.3.4.5",
-            "gw.local",
+            "gw.xlocal",
             "cloakroom.com.",
         ] {
             assert!(!is_private(host), "{host}");

@@ -58,6 +58,7 @@ async fn what_takes_a_restart_is_named_and_the_rest_of_the_change_is_not_taken_e
         ("listen: \"127.0.0.1:0\"", "listen: \"127.0.0.1:1\"", "admin.listen"),
         ("admin: {listen: \"127.0.0.1:0\"}\n", "", "admin.listen"),
         ("memory: {}", "file: {path: .}", "sessions.store"),
+        ("    routes:", "    session: {cookie: {name: __Host-other}}\n    routes:", "session.cookie.name"),
         ("format: json", "format: text", "telemetry.log.format"),
         ("{log: {format: json}}", "{access_log: false}", "telemetry.access_log"),
     ]
