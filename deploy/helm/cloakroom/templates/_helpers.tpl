@@ -25,10 +25,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- regexFind "[0-9]+$" . }}
 {{- end }}
 
-{{/* server.shutdown_grace in seconds, with five of notice and ten to spare. */}}
+{{/* server.shutdown_grace in seconds and ten more (the five of notice are part of it; a collector may take up to five at the end). */}}
 {{- define "cloakroom.terminationGracePeriod" -}}
 {{- $grace := default "30s" .Values.config.server.shutdown_grace }}
 {{- $seconds := regexFind "^[0-9]+" $grace | int }}
 {{- if hasSuffix "m" $grace }}{{ $seconds = mul 60 $seconds }}{{ end }}
-{{- add $seconds 15 }}
+{{- add $seconds 10 }}
 {{- end }}
