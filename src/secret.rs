@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 #[derive(Clone)]
 pub struct Secret {
     text: Zeroizing<String>,
-    /// As it goes out with requests, where it has.
-    credentials: OnceLock<HeaderValue>,
+    /// As it goes out with requests, where it has. Most secrets never do.
+    credentials: OnceLock<Box<HeaderValue>>,
 }
 
 impl Secret {
@@ -36,12 +36,12 @@ impl Secret {
     pub fn as_credentials(&self, scheme: &'static str) -> Result<HeaderValue, InvalidHeaderValue> {
         let made = self.credentials.get().filter(|made| made.as_bytes().starts_with(scheme.as_bytes()));
         if let Some(made) = made {
-            return Ok(made.clone());
+            return Ok(HeaderValue::clone(made));
         }
         let bytes = Zeroizing::new([scheme, &self.text].concat().into_bytes());
         let mut made = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))?;
         made.set_sensitive(true);
-        let _ = self.credentials.set(made.clone());
+        let _ = self.credentials.set(Box::new(made.clone()));
         Ok(made)
     }
 }

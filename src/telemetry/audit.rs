@@ -205,7 +205,7 @@ impl Audit {
         match appended(path) {
             Ok(file) => output.file = Some(file),
             Err(error) => {
-                tracing::error!(event = "audit.not_reopened", %error, "events go to the file that was moved")
+                tracing::error!(event = "audit.not_reopened", %error, "events go to the file that was moved");
             }
         }
     }
