@@ -2,6 +2,7 @@
 
 use crate::support::gateway::{NO_ISSUER, Setup};
 use crate::support::upstream::Upstream;
+use crate::support::wait::until;
 use crate::support::wire::{Wire, head};
 
 #[tokio::test]
@@ -11,10 +12,14 @@ async fn there_are_as_many_threads_as_asked_for_and_none_for_one_alone() {
         let mut setup = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url());
         setup.server = format!("workers: {workers}");
         let process = setup.start_process().await;
-        let mut threads = process.threads();
-        threads.retain(|name| name.starts_with("worker-"));
-        threads.sort();
-        assert_eq!(threads, expected);
+        // A thread names itself once it runs.
+        until(async || {
+            let mut threads = process.threads();
+            threads.retain(|name| name.starts_with("worker-"));
+            threads.sort();
+            threads == expected
+        })
+        .await;
         let mut open = Vec::new();
         for _ in 0..10 {
             let mut wire = Wire::connect(process.address).await;
