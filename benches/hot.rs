@@ -97,6 +97,7 @@ fn heads(criterion: &mut Criterion) {
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         peer_is_trusted: false,
         request_id: RequestId::generate(Random::SYSTEM),
+        is_handshake: false,
     };
     let head = request("theme=dark");
     criterion.bench_function("head of a request: made ready", |bencher| {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -24,6 +24,53 @@ enum Content {
 #[derive(Debug, thiserror::Error)]
 #[error("the body broke off")]
 pub struct BodyError(#[source] Box<dyn Error + Send + Sync>);
+
+/// Sees a body pass, and is dropped with it: when it was sent, or given up.
+pub trait Watch<E = BodyError> {
+    /// What comes of it: a part, its failure, or nothing any more. `is_last` where nothing comes behind that.
+    fn see(&mut self, frame: Option<Result<&Frame<Bytes>, &E>>, is_last: bool);
+}
+
+/// A body that is watched while it streams.
+#[derive(Debug)]
+pub struct Watched<B, W> {
+    body: B,
+    watch: W,
+}
+
+impl<B, W> Watched<B, W> {
+    /// Has this body watched.
+    pub fn new(body: B, watch: W) -> Self {
+        Self { body, watch }
+    }
+}
+
+impl<B, W> HttpBody for Watched<B, W>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    W: Watch<B::Error> + Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let Self { body, watch } = &mut *self;
+        let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+        watch.see(frame.as_ref().map(Result::as_ref), frame.is_none() || body.is_end_stream());
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// Nothing.
 impl Default for Body {
@@ -90,6 +137,11 @@ where
     B: HttpBody<Data = Bytes, Error = BodyError> + Send + 'static,
 {
     Body(Content::Streamed(body.boxed_unsync()))
+}
+
+/// A body that is watched, to its end.
+pub fn watched(body: Body, watch: impl Watch + Send + Unpin + 'static) -> Body {
+    streamed(Watched::new(body, watch))
 }
 
 /// A body that is already here.

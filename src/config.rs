@@ -32,10 +32,13 @@ mod diagnostic;
 mod document;
 mod identity;
 mod jwk;
+mod keys;
 mod otlp;
 mod parameters;
 mod raw;
 mod reading;
+#[cfg(test)]
+mod reference;
 mod scalar;
 mod schema;
 mod secret_ref;

@@ -12,9 +12,11 @@ use tokio_util::task::TaskTracker;
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config;
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::oidc::{Client, Clients};
+use crate::pages::{Language, Pages};
 use crate::random::Random;
+use crate::respond::Reader;
 use crate::revocation::Revocations;
 use crate::seal::KeyRing;
 use crate::session::Sessions;
@@ -82,6 +84,7 @@ pub enum Endpoint {
 pub struct Endpoints {
     origin: config::Origin,
     base_path: String,
+    pages: Pages,
     sessions: Arc<Sessions>,
     clients: Clients,
     revocations: Revocations,
@@ -159,6 +162,7 @@ impl Endpoints {
         Self {
             origin: app.origin.clone(),
             base_path: app.base_path.clone(),
+            pages: app.pages.clone(),
             device_cookie: DeviceCookie::new(app, Arc::clone(&ring), random),
             login_cookies: LoginCookies::new(app, ring, random),
             roster,
@@ -256,6 +260,11 @@ impl Endpoints {
         self.sessions.common().audit().note(Event::RequestRefused, &facts);
     }
 
+    /// Whose browser sent these fields.
+    fn reader(&self, headers: &HeaderMap) -> Reader<'_> {
+        Reader::new(&self.pages, Language::of_browser(headers))
+    }
+
     /// Where a login begins.
     fn login_url(&self) -> String {
         format!("{}/login", self.base_path)
@@ -281,7 +290,7 @@ impl Parameters {
         let mut parameters = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(encoded) {
             if parameters.insert(name.into_owned(), value.into_owned()).is_some() {
-                return Err(Refusal::bad_request("A parameter is given more than once."));
+                return Err(Refusal::new(Reason::ParameterRepeated));
             }
         }
         Ok(Self(parameters))
@@ -293,5 +302,5 @@ impl Parameters {
 }
 
 fn issuer_too_slow() -> Refusal {
-    Refusal::new(Code::IssuerUnavailable, "The issuer takes too long to answer. Try again shortly.")
+    Refusal::new(Reason::IssuerSlow)
 }

@@ -1,8 +1,10 @@
 //! Why a request was refused: the one map from each module's errors to a status.
 //!
 //! Every failure has two messages: a fixed text for the outside, chosen here, and a cause chain for the
-//! log. Nothing that an issuer, an upstream or a client sent ever becomes part of the outside's text.
+//! log. Nothing that an issuer or an upstream sent ever becomes part of the outside's text, and of what a client sent
+//! only a host that has the form of one.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
 
@@ -12,13 +14,16 @@ use crate::oidc::{
     AuthorizationError, DeviceAuthorizationError, IssuerUnavailable, RedeemError, ResponseError,
     ResponseIssuerError,
 };
+use crate::pages::Language;
 use crate::proxy::ForwardError;
 use crate::refresh;
 use crate::session::{cookie, store};
 
 mod login_failure;
+mod reason;
 
 pub use login_failure::LoginFailure;
+pub use reason::Reason;
 
 /// What kind of refusal it is: the `CODE` of `urn:cloakroom:CODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,16 +69,18 @@ pub enum Code {
 /// A request that is not served, and what the client is told.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What kind it is.
-    pub code: Code,
-    /// For the outside: what happened, in one fixed sentence.
-    pub detail: &'static str,
+    /// Why, for the outside.
+    pub reason: Reason,
+    /// What more may be said of this very request, in a sentence.
+    particular: Option<String>,
     /// For the log.
     pub cause: Option<Box<dyn Error + Send + Sync>>,
     /// Why a login failed, for the audit trail.
     login_failure: Option<LoginFailure>,
     /// Where a login begins, where one would help.
     pub login_url: Option<String>,
+    /// What the login that it is about was to be in; as the browser prefers where absent.
+    pub language: Option<Language>,
     /// Fields that go out with the answer, such as a cleared cookie.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -124,7 +131,7 @@ impl Code {
         }
     }
 
-    /// A short title for people.
+    /// A short title, in problem documents.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Unauthenticated => "You are not logged in",
@@ -151,28 +158,58 @@ impl Code {
 
 impl Refusal {
     /// A refusal without a cause of its own.
-    pub fn new(code: Code, detail: &'static str) -> Self {
-        let refusal =
-            Self { code, detail, cause: None, login_failure: None, login_url: None, headers: Vec::new() };
+    pub fn new(reason: Reason) -> Self {
+        let refusal = Self {
+            reason,
+            particular: None,
+            cause: None,
+            login_failure: None,
+            login_url: None,
+            language: None,
+            headers: Vec::new(),
+        };
         // RFC 9110 §10.2.3: a client that is told when to come back does not hammer.
-        if code.status() == StatusCode::SERVICE_UNAVAILABLE {
+        if refusal.code().status() == StatusCode::SERVICE_UNAVAILABLE {
             return refusal.with_header(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
         refusal
     }
 
-    /// A refusal of a request that makes no sense.
-    pub fn bad_request(detail: &'static str) -> Self {
-        Self::new(Code::BadRequest, detail)
-    }
-
     /// A refusal of a method where only `allowed` are answered, as `Allow` lists them (RFC 9110 §15.5.6).
     pub fn method_not_allowed(allowed: &str) -> Self {
-        let refusal = Self::new(Code::MethodNotAllowed, "The Allow field lists the methods that are.");
+        let refusal = Self::new(Reason::Method).saying(format!("Answered are {allowed}."));
         match HeaderValue::from_str(allowed) {
             Ok(allowed) => refusal.with_header(header::ALLOW, allowed),
             Err(_) => refusal,
         }
+    }
+
+    /// What kind it is.
+    pub const fn code(&self) -> Code {
+        self.reason.code()
+    }
+
+    /// For the outside: what happened, why, and what to change.
+    pub fn detail(&self) -> Cow<'static, str> {
+        match &self.particular {
+            Some(particular) => format!("{particular} {}", self.reason.detail()).into(),
+            None => self.reason.detail().into(),
+        }
+    }
+
+    /// Says first what may be said of this very request: nothing secret, nothing that an issuer or an upstream said, and
+    /// of what the client sent only what was found to be harmless.
+    #[must_use]
+    pub fn saying(mut self, particular: String) -> Self {
+        self.particular = Some(particular);
+        self
+    }
+
+    /// Answers in the language that the login was to be in.
+    #[must_use]
+    pub fn in_language(mut self, language: Option<Language>) -> Self {
+        self.language = language.or(self.language);
+        self
     }
 
     /// Keeps the cause for the log.
@@ -183,16 +220,16 @@ impl Refusal {
     }
 
     /// Why, in a word for the audit trail.
-    pub fn reason(&self) -> &'static str {
+    pub fn audited_reason(&self) -> &'static str {
         match self.login_failure {
             Some(failure) => failure.as_str(),
-            None => self.code.name().unwrap_or("internal"),
+            None => self.code().name().unwrap_or("internal"),
         }
     }
 
     /// A login failed.
-    fn login_failed(failure: LoginFailure, detail: &'static str) -> Self {
-        Self { login_failure: Some(failure), ..Self::new(Code::LoginFailed, detail) }
+    fn login_failed(failure: LoginFailure, reason: Reason) -> Self {
+        Self { login_failure: Some(failure), ..Self::new(reason) }
     }
 
     /// Says where a login begins.
@@ -223,20 +260,19 @@ impl Refusal {
 
 impl From<store::Unavailable> for Refusal {
     fn from(error: store::Unavailable) -> Self {
-        Self::new(Code::StoreUnavailable, "The session store does not answer. Nobody was logged out.")
-            .because(error)
+        Self::new(Reason::StoreAway).because(error)
     }
 }
 
 impl From<cookie::Conflicting> for Refusal {
     fn from(_: cookie::Conflicting) -> Self {
-        Self::bad_request("The request carries two different session cookies.")
+        Self::new(Reason::CookiesConflict)
     }
 }
 
 impl From<IssuerUnavailable> for Refusal {
     fn from(error: IssuerUnavailable) -> Self {
-        let refusal = Self::new(Code::IssuerUnavailable, "The issuer does not answer. Try again shortly.");
+        let refusal = Self::new(Reason::IssuerAway);
         match error.retry_after() {
             Some(wait) => refusal.with_retry_after(wait).because(error),
             None => refusal.because(error),
@@ -246,54 +282,47 @@ impl From<IssuerUnavailable> for Refusal {
 
 impl From<AuthorizationError> for Refusal {
     fn from(error: AuthorizationError) -> Self {
-        match error {
-            AuthorizationError::Unavailable(unavailable) => unavailable.into(),
-            AuthorizationError::Refused { .. } => {
-                Self::login_failed(LoginFailure::RequestRefused, "The issuer refused this login.")
-                    .because(error)
-            }
-            AuthorizationError::PushedAnswer(_) => Self::login_failed(
-                LoginFailure::UnusableResponse,
-                "The issuer's answer could not be accepted.",
-            )
-            .because(error),
-        }
+        let (failure, reason) = match &error {
+            AuthorizationError::Unavailable(unavailable) => return unavailable.clone().into(),
+            AuthorizationError::Refused { .. } => (LoginFailure::RequestRefused, Reason::LoginRefused),
+            AuthorizationError::PushedAnswer(_) => (LoginFailure::UnusableResponse, Reason::LoginResponse),
+        };
+        Self::login_failed(failure, reason).because(error)
     }
 }
 
 impl From<ResponseError> for Refusal {
     fn from(error: ResponseError) -> Self {
-        let (failure, detail) = match &error {
+        let (failure, reason) = match &error {
             ResponseError::Unavailable(unavailable)
             | ResponseError::Issuer(ResponseIssuerError::Unavailable(unavailable)) => {
                 return unavailable.clone().into();
             }
             ResponseError::Issuer(ResponseIssuerError::Mismatch | ResponseIssuerError::Missing) => {
-                (LoginFailure::IssuerMismatch, "The answer did not come from this login's issuer.")
+                (LoginFailure::IssuerMismatch, Reason::LoginIssuerMismatch)
             }
-            ResponseError::Mode(_) | ResponseError::Tokens | ResponseError::Jwt(_) | ResponseError::Type => {
-                (LoginFailure::UnusableResponse, "The issuer's answer could not be accepted.")
-            }
+            ResponseError::Mode(_)
+            | ResponseError::Tokens
+            | ResponseError::Jwt(_)
+            | ResponseError::Type
+            | ResponseError::Malformed => (LoginFailure::UnusableResponse, Reason::LoginResponse),
             ResponseError::Denied { error } => (LoginFailure::Denied, issuer_said_no(error)),
-            ResponseError::Malformed => {
-                (LoginFailure::UnusableResponse, "The issuer's answer is neither a code nor an error.")
-            }
         };
-        Self::login_failed(failure, detail).because(error)
+        Self::login_failed(failure, reason).because(error)
     }
 }
 
 impl From<RedeemError> for Refusal {
     fn from(error: RedeemError) -> Self {
-        let failure = match &error {
+        let (failure, reason) = match &error {
             RedeemError::Unavailable(unavailable) => return unavailable.clone().into(),
-            RedeemError::InvalidGrant => LoginFailure::CodeRefused,
-            RedeemError::Refused { .. } => LoginFailure::RequestRefused,
-            RedeemError::TokenAnswer(_) => LoginFailure::UnusableResponse,
-            RedeemError::IdToken(_) => LoginFailure::IdTokenRefused,
-            RedeemError::Userinfo(_) => LoginFailure::UserinfoRefused,
+            RedeemError::InvalidGrant => (LoginFailure::CodeRefused, Reason::LoginCodeRefused),
+            RedeemError::Refused { .. } => (LoginFailure::RequestRefused, Reason::LoginClientRefused),
+            RedeemError::TokenAnswer(_) => (LoginFailure::UnusableResponse, Reason::LoginTokens),
+            RedeemError::IdToken(_) => (LoginFailure::IdTokenRefused, Reason::LoginIdToken),
+            RedeemError::Userinfo(_) => (LoginFailure::UserinfoRefused, Reason::LoginUserinfo),
         };
-        Self::login_failed(failure, "The issuer's answer could not be accepted.").because(error)
+        Self::login_failed(failure, reason).because(error)
     }
 }
 
@@ -304,8 +333,7 @@ impl From<DeviceAuthorizationError> for Refusal {
             DeviceAuthorizationError::NotOffered
             | DeviceAuthorizationError::Refused { .. }
             | DeviceAuthorizationError::Malformed(_) => {
-                let detail = "The issuer begins no login on another device.";
-                Self::login_failed(LoginFailure::RequestRefused, detail).because(error)
+                Self::login_failed(LoginFailure::RequestRefused, Reason::LoginOnDevice).because(error)
             }
         }
     }
@@ -314,17 +342,12 @@ impl From<DeviceAuthorizationError> for Refusal {
 impl From<refresh::Failure> for Refusal {
     fn from(failure: refresh::Failure) -> Self {
         match failure {
-            refresh::Failure::Ended => {
-                Self::new(Code::SessionEnded, "The issuer has ended this session. Log in again.")
-            }
-            refresh::Failure::Gone => Self::new(Code::Unauthenticated, "There is no session."),
+            refresh::Failure::Ended => Self::new(Reason::IssuerEndedSession),
+            refresh::Failure::Gone => Self::new(Reason::NoSession),
             refresh::Failure::Issuer { retry_after } => {
-                Self::new(Code::IssuerUnavailable, "The issuer does not answer. You are still logged in.")
-                    .with_retry_after(retry_after)
+                Self::new(Reason::RefreshUnavailable).with_retry_after(retry_after)
             }
-            refresh::Failure::Refused => {
-                Self::new(Code::Forbidden, "The issuer gives this session no token for what is asked for.")
-            }
+            refresh::Failure::Refused => Self::new(Reason::TokenRefused),
             refresh::Failure::Store(unavailable) => unavailable.into(),
         }
     }
@@ -332,38 +355,28 @@ impl From<refresh::Failure> for Refusal {
 
 impl From<ForwardError> for Refusal {
     fn from(error: ForwardError) -> Self {
-        let refusal = match &error {
-            ForwardError::Connect(_) => {
-                Self::new(Code::UpstreamUnavailable, "No connection to the upstream could be made.")
-            }
-            ForwardError::Exchange(_) => {
-                Self::new(Code::UpstreamUnavailable, "The upstream broke the exchange off.")
-            }
-            ForwardError::Framing => {
-                Self::new(Code::UpstreamUnavailable, "The upstream's answer has no certain end.")
-            }
-            ForwardError::Upgrade => {
-                Self::new(Code::UpstreamUnavailable, "The upstream's answer to the upgrade makes no sense.")
-            }
-            ForwardError::Timeout => Self::new(Code::UpstreamTimeout, "The upstream gave no answer in time."),
-            ForwardError::BodyTooLarge => {
-                Self::new(Code::TooLarge, "The body is larger than is let through here.")
-            }
-            ForwardError::RequestBody(_) => Self::bad_request("The request's body broke off."),
-            ForwardError::Address(_) => Self::bad_request("The path makes no address at the upstream."),
+        let reason = match &error {
+            ForwardError::Connect(_) => Reason::UpstreamUnreachable,
+            ForwardError::Exchange(_) => Reason::UpstreamBrokeOff,
+            ForwardError::Framing => Reason::UpstreamFraming,
+            ForwardError::Upgrade => Reason::UpstreamUpgrade,
+            ForwardError::Timeout => Reason::UpstreamSlow,
+            ForwardError::BodyTooLarge => Reason::BodyTooLarge,
+            ForwardError::RequestBody(_) => Reason::BodyBroken,
+            ForwardError::Address(_) => Reason::PathNotForwardable,
         };
-        refusal.because(error)
+        Self::new(reason).because(error)
     }
 }
 
 /// The issuer's own words never reach the page (R20); its registered codes choose ours.
-fn issuer_said_no(error: &str) -> &'static str {
+fn issuer_said_no(error: &str) -> Reason {
     match error {
-        "access_denied" => "The login was cancelled or refused.",
+        "access_denied" => Reason::LoginDenied,
         "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
-            "The issuer wants you to log in by hand."
+            Reason::LoginNeedsUser
         }
-        "temporarily_unavailable" | "server_error" => "The issuer cannot log you in at the moment.",
-        _ => "The issuer refused this login.",
+        "temporarily_unavailable" | "server_error" => Reason::LoginIssuerTrouble,
+        _ => Reason::LoginRefused,
     }
 }

@@ -1,32 +1,33 @@
 //! The way of a request through the gateway, from its host to its answer.
 //!
 //! [`Gateway::handle`] stands around: it names the request, logs, and turns refusals into answers. The
-//! inner `serve` tells the story: admit the host, find the route, guard and load the session (`app`),
+//! inner `serve` tells the story: admit the host, find the route, guard and load the session (`admission`),
 //! freshen its token and forward (`answer`).
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, RateLimitKey, Setting};
 use crate::endpoints::{Listing, Roster};
-use crate::error::{Code, Refusal};
-use crate::oidc::{self, Client};
+use crate::error::{Code, Reason, Refusal};
+use crate::oidc::Client;
+use crate::pages::Pages;
 use crate::proxy::headers;
 use crate::proxy::tunnel::is_handshake;
 use crate::random::Random;
 use crate::reloaded::Reload;
-use crate::respond::{self, Audience};
+use crate::respond::{self, Audience, Reader};
 use crate::revocation::Revocations;
 use crate::session::store::Store;
-use crate::telemetry::metrics::{Metrics, Readings, Site};
+use crate::telemetry::metrics::Site;
 use crate::telemetry::{self, Access, RequestId, chain};
 
+mod admission;
 mod answer;
 mod app;
 mod audited;
@@ -38,12 +39,14 @@ mod endpoint;
 mod foundation;
 mod guard;
 mod load;
+mod operation;
 mod rate_limit;
 pub mod route;
 mod survey;
 
+use admission::{Head, Who};
 use answer::Exchange;
-use app::{Answers, App, Head, Route, Who};
+use app::{Answers, App, Route};
 use bearer::check_rights;
 use client_address::client_address;
 use foundation::{Core, Lasting, Shared};
@@ -65,9 +68,6 @@ struct Visit<'a> {
     audience: Audience,
     is_handshake: bool,
 }
-
-/// How often the issuers are looked for, at most.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// All apps, and what they share.
 #[derive(Debug)]
@@ -177,21 +177,22 @@ impl Gateway {
         let mut access = Access::begin(&request, id, peer, now, &self.nowhere, self.lasting.tracer.as_ref());
         let parent = access.parent();
         let audience = guard::audience(&request);
+        let language = guard::language(&request, audience);
         let answering = async {
-            let (app, served) = match self.hosts.admit(&request) {
-                Ok(app) => (
-                    app.origin.as_str(),
-                    self.serve(app, request, connection, id, audience, &mut access).await,
-                ),
-                Err(refusal) => ("", Err(refusal)),
+            let (app, pages, served) = match self.hosts.admit(&request) {
+                Ok(app) => {
+                    let served = self.serve(app, request, connection, id, audience, &mut access).await;
+                    (app.origin.as_str(), &app.pages, served)
+                }
+                Err(refusal) => ("", Pages::ours(), Err(refusal)),
             };
             served.unwrap_or_else(|refusal| {
-                if refusal.code == Code::Overloaded {
+                if refusal.code() == Code::Overloaded {
                     self.metrics().count_overload("requests");
                 }
                 log(&refusal);
                 self.note(app, &refusal);
-                respond::refusal(&refusal, audience)
+                respond::refusal(&refusal, audience, &Reader::new(pages, language))
             })
         };
         // In its place: it is large, and would be copied.
@@ -225,7 +226,7 @@ impl Gateway {
             return Err(Refusal::method_not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
         if headers::has_ambiguous_framing(request.headers()) {
-            let refusal = Refusal::bad_request("The request's body has no certain end.");
+            let refusal = Refusal::new(Reason::BodyFraming);
             return Err(refusal.with_header(header::CONNECTION, HeaderValue::from_static("close")));
         }
         let path = request.uri().path();
@@ -247,122 +248,6 @@ impl Gateway {
         let mut quota = route.rate_limits.quota();
         let answered = visit.answer(request, &place, &mut quota).await;
         quota.tell(answered)
-    }
-
-    /// Watches, for as long as it is awaited, whether the thread it runs on has too much to do. Each thread that
-    /// serves is to have one, whichever gateway is in force.
-    pub fn watch_load(&self) -> impl Future<Output = ()> + Send + use<> {
-        let load = self.lasting.load.clone();
-        async move { load.watch().await }
-    }
-
-    /// Sees whether each issuer is there, unless that was done lately, for those who watch `/readyz`. Nothing waits for it.
-    pub fn look_for_issuers(&self) {
-        self.look_for(|_| true);
-    }
-
-    /// The same of those of which nothing is known yet, so that a fault of the configuration shows in the log.
-    pub fn look_for_new_issuers(&self) {
-        self.look_for(|client| client.availability() == oidc::Availability::Unknown);
-    }
-
-    fn look_for(&self, is_wanted: impl Fn(&Client) -> bool) {
-        for client in self.issuers.iter().filter(|client| is_wanted(client)) {
-            let client = Arc::clone(client);
-            tokio::spawn(async move {
-                if let Err(error) = client.confirm(LOOK_INTERVAL).await {
-                    tracing::warn!(event = "issuer.unavailable", issuer = client.issuer(), error = %chain(&error));
-                }
-            });
-        }
-    }
-
-    /// Reads the certificates and keys again that issuers and upstreams are shown, and looks whether the audit trail's file
-    /// was moved away.
-    pub fn reload(&self) {
-        self.lasting.sessions.audit().follow_file();
-        self.reloads.iter().for_each(Reload::run);
-    }
-
-    /// Counts that a configuration was read while this gateway was in force, or came into force by that.
-    pub fn note_reload(&self, is_in_force: bool) {
-        let sessions = &self.lasting.sessions;
-        sessions.metrics().note_reload(is_in_force, sessions.now());
-    }
-
-    /// Whether the store answers.
-    pub async fn store_answers(&self) -> bool {
-        self.lasting.sessions.store_answers().await
-    }
-
-    /// Whether sessions that are known here are served, if need be without the store.
-    pub fn is_within_grace(&self) -> bool {
-        self.lasting.sessions.is_within_grace()
-    }
-
-    /// The configuration in force, for people to read.
-    pub fn settings(&self) -> &[Setting] {
-        &self.settings
-    }
-
-    /// A request was broken off by a fault of ours, and is answered with 500. Which route it was for is lost with it.
-    pub fn note_panic(&self) {
-        self.nowhere.count_request(StatusCode::INTERNAL_SERVER_ERROR, Duration::ZERO);
-    }
-
-    /// What the gateway counts.
-    pub fn metrics(&self) -> &Metrics {
-        self.lasting.sessions.metrics()
-    }
-
-    /// Hands over to the collector, where there is one, what the gateway counts by now, and how things stand.
-    pub fn report_metrics(&self) {
-        if let Some(tracer) = &self.lasting.tracer {
-            tracer.exporter().report(self.encode_metrics(), self.lasting.sessions.now());
-        }
-    }
-
-    /// The same for the last time, and waits so long at most until spans and metrics were taken.
-    pub async fn flush_telemetry(&self, patience: Duration) {
-        self.report_metrics();
-        if let Some(tracer) = &self.lasting.tracer {
-            tracer.exporter().flush(patience).await;
-        }
-    }
-
-    /// What the gateway counts, and how things stand, as [`Metrics::encode`] writes it.
-    pub fn encode_metrics(&self) -> String {
-        let readings = Readings::new();
-        for (issuer, availability) in self.issuers() {
-            if availability != oidc::Availability::Unknown {
-                readings.issuer(issuer, availability == oidc::Availability::Available);
-            }
-        }
-        self.hosts.all().for_each(|app| app.read_servers(&readings));
-        self.lasting.sessions.encode_metrics(&readings)
-    }
-
-    /// The sessions of all apps.
-    pub fn roster(&self) -> &Roster {
-        &self.roster
-    }
-
-    /// Each issuer, and whether it answered when it was last asked.
-    pub fn issuers(&self) -> impl Iterator<Item = (&str, oidc::Availability)> {
-        self.issuers.iter().map(|client| (client.issuer(), client.availability()))
-    }
-
-    /// Ends tunnels and event streams, which would never end by themselves and are opened again elsewhere: one after
-    /// another, the last of them after this long.
-    pub fn end_endless(&self, over: Duration) {
-        self.lasting.departure.begin(over);
-    }
-
-    /// Waits for what goes on behind answered requests: refreshes, their writes, revocations.
-    pub async fn settle(&self) {
-        let tasks = self.lasting.sessions.tasks();
-        tasks.close();
-        tasks.wait().await;
     }
 }
 
@@ -406,7 +291,8 @@ impl Visit<'_> {
                     check_rights(&user.session, &route.rules)?;
                 }
                 let depends_on_session = route.rules.auth != Auth::None;
-                let file = answer::serve_file(files, *segments, *request, audience, depends_on_session);
+                let file =
+                    answer::serve_file(files, *segments, *request, audience, depends_on_session, &app.pages);
                 Box::pin(file).await
             }
             Answers::Upstream(upstream, segments) => {
@@ -435,18 +321,19 @@ impl Visit<'_> {
 }
 
 fn nothing_here() -> Refusal {
-    Refusal::new(Code::NotFound, "No route and no endpoint has this path.")
+    Refusal::new(Reason::NoRoute)
 }
 
 fn log(refusal: &Refusal) {
     let cause = refusal.cause.as_deref().map(|cause| chain(cause));
-    let code = refusal.code.name().unwrap_or("internal");
+    let code = refusal.code().name().unwrap_or("internal");
+    let (reason, detail) = (refusal.reason.name(), &*refusal.detail());
     // A flood is not to fill the disk as well.
-    if matches!(refusal.code, Code::RateLimited | Code::Overloaded) {
-        tracing::debug!(event = "request.refused", code, cause, detail = refusal.detail);
-    } else if refusal.code.status().is_server_error() {
-        tracing::warn!(event = "request.refused", code, cause, detail = refusal.detail);
+    if matches!(refusal.code(), Code::RateLimited | Code::Overloaded) {
+        tracing::debug!(event = "request.refused", code, cause, reason, detail);
+    } else if refusal.code().status().is_server_error() {
+        tracing::warn!(event = "request.refused", code, cause, reason, detail);
     } else {
-        tracing::info!(event = "request.refused", code, cause, detail = refusal.detail);
+        tracing::info!(event = "request.refused", code, cause, reason, detail);
     }
 }

@@ -14,7 +14,7 @@
 //! 6. [`proxy`] forwards the request with the token, and nothing of ours or of anybody else's identity;
 //!    [`files`] answers with an app's static files instead.
 //! 7. Whatever is refused on the way becomes a problem document or a page: [`error`] chooses the status,
-//!    [`respond`] writes the answer.
+//!    [`respond`] writes the answer, and [`pages`] has how it looks to people.
 //!
 //! `docs/life-of-a-request.md` has the reasons for this order.
 //!
@@ -37,6 +37,7 @@ pub mod fields;
 pub mod files;
 pub mod gateway;
 pub mod oidc;
+pub mod pages;
 pub mod proxy;
 pub mod random;
 pub mod rate;

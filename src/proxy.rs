@@ -218,7 +218,7 @@ impl Upstream {
 
     /// Sends a request to `path` (canonical, still escaped) and gives back the answer with
     /// its body streaming. The request's head must still be as the client sent it, but for our cookies;
-    /// what is presented goes out as its `Authorization`.
+    /// what is presented goes out as its `Authorization`. From when it `began`, the answer has the route's time.
     ///
     /// # Errors
     /// Where no response came, or none that can be passed on.
@@ -229,8 +229,9 @@ impl Upstream {
         presented: Option<Presented<'_>>,
         facts: &Facts<'_>,
         random: Random,
+        began: Instant,
     ) -> Result<Answer, ForwardError> {
-        let is_handshake = tunnel::is_handshake(&request);
+        let is_handshake = facts.is_handshake;
         let takes_trailers = takes_trailers(request.headers());
         *request.uri_mut() = self.target(path).map_err(ForwardError::Address)?;
         *request.version_mut() = Version::HTTP_11;
@@ -238,7 +239,7 @@ impl Upstream {
             Some((token, key)) => Some(self.prove(&request, token, key, random)?),
             None => None,
         };
-        let token = presented.map(|presented| presented.token);
+        let (token, is_proven) = (presented.map(|presented| presented.token), proof.is_some());
         headers::prepare_request(request.headers_mut(), facts, token, proof, random)
             .map_err(|error| ForwardError::Address(error.into()))?;
         if is_handshake {
@@ -264,8 +265,10 @@ impl Upstream {
             *request.body_mut() = body::noting(body, Arc::clone(&activity));
             upload = Some(activity);
         }
-        let answer = self.send(request, upload).await?;
-        self.nonce.take_over(answer.response.headers());
+        let answer = self.send(request, upload, began).await?;
+        if is_proven {
+            self.nonce.take_over(answer.response.headers());
+        }
         if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS && !is_handshake {
             return Err(ForwardError::Upgrade);
         }
@@ -299,8 +302,8 @@ impl Upstream {
         &self,
         mut request: Box<Request<Body>>,
         upload: Option<Arc<Activity>>,
+        began: Instant,
     ) -> Result<Answer, ForwardError> {
-        let started = Instant::now();
         let mut server = self.servers.pick().await?;
         let mut tried = Vec::new();
         loop {
@@ -311,7 +314,7 @@ impl Upstream {
                     sent.ok_or(ForwardError::Timeout)?
                 }
                 None => {
-                    let due = started + self.timeouts.response;
+                    let due = began + self.timeouts.response;
                     self.transport.send(server.address(), request, Some(due)).await
                 }
             };
@@ -388,6 +391,7 @@ mod tests {
             addresses: Vec::new(),
             protocol: Protocol::Auto,
             tls: config::UpstreamTls::default(),
+            header_count: 100,
             health: None,
         }
     }

@@ -8,11 +8,10 @@
 //! up as a refresh does; one that the access token is exchanged for (RFC 8693) uses nothing up, and does without
 //! the lease. [`ClientToken`] is the client's own, and no session's.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::SetOnce;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
@@ -21,14 +20,15 @@ use crate::oidc::Grants;
 use crate::random::Random;
 use crate::revocation::Revocations;
 use crate::session::cookie::Ticket;
+use crate::session::store::Unavailable;
 use crate::session::store::changes::Mark;
-use crate::session::store::{RecordKey, Unavailable};
 use crate::session::{Session, Sessions};
-use crate::telemetry::for_request;
 use crate::tokens::Freshness;
 
 mod backoff;
+mod boarding;
 mod breaker;
+mod clearance;
 mod client_token;
 mod confirmation;
 mod conflict;
@@ -40,8 +40,7 @@ mod state;
 pub use client_token::{ClientToken, ClientTokens};
 
 use backoff::Denied;
-use flight::Flight;
-use state::{Key, State, TooEarly};
+use state::{Key, State};
 
 pub use confirmation::Confirmations;
 
@@ -76,7 +75,7 @@ pub enum Failure {
     Store(Unavailable),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Shared {
     sessions: Arc<Sessions>,
     grants: Arc<dyn Grants>,
@@ -157,19 +156,8 @@ impl Refresher {
         revocations: Revocations,
         refresh_before_expiry: Duration,
     ) -> Self {
-        let Shared { clock, random, tasks, board, .. } = &*self.0;
-        let (clock, tasks, board) = (Arc::clone(clock), tasks.clone(), Arc::clone(board));
-        let random = *random;
-        Self(Arc::new(Shared {
-            sessions,
-            grants,
-            revocations,
-            clock,
-            random,
-            refresh_before_expiry,
-            tasks,
-            board,
-        }))
+        let before = Shared::clone(&self.0);
+        Self(Arc::new(Shared { sessions, grants, revocations, refresh_before_expiry, ..before }))
     }
 
     /// The session of a ticket: the store's, or this process's own where that is newer.
@@ -302,95 +290,6 @@ impl Refresher {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.board.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The session with tokens that the store does not know of yet, as it was at this mark.
-    fn unwritten(&self, key: &RecordKey) -> Option<(Arc<Session>, Mark)> {
-        if self.board.unwritten.load(Ordering::SeqCst) == 0 {
-            return None;
-        }
-        match self.state().flights.get(&Key::Session(key.clone()))?.get()? {
-            Outcome::Unwritten(session, mark) => Some((Arc::clone(session), *mark)),
-            Outcome::Fresh(_)
-            | Outcome::Ended
-            | Outcome::Gone
-            | Outcome::Refused
-            | Outcome::IssuerUnavailable
-            | Outcome::StoreUnavailable => None,
-        }
-    }
-
-    /// Joins the flight of this token, or starts one, unless it is too early to try again; `forced` where
-    /// the token was refused, however fresh it looks.
-    fn board(
-        self: &Arc<Self>,
-        ticket: &Ticket,
-        session: &Session,
-        wanted: Option<&Arc<RouteToken>>,
-        forced: bool,
-    ) -> Result<Arc<SetOnce<Outcome>>, TooEarly> {
-        let key = Key::new(self.sessions.record_key(ticket), wanted);
-        let now = self.clock.now();
-        let outcome = Arc::new(SetOnce::new());
-        {
-            let mut state = self.state();
-            if let Some(outcome) = state.flights.get(&key) {
-                return Ok(Arc::clone(outcome));
-            }
-            state.admit(&key, &session.identity.issuer, now, forced)?;
-            state.flights.insert(key, Arc::clone(&outcome));
-        }
-        let flight =
-            Flight::new(Arc::clone(self), ticket.clone(), session, wanted, forced, Arc::clone(&outcome));
-        self.tasks.spawn(for_request(flight.run()));
-        Ok(outcome)
-    }
-
-    /// Waits for a flight to tell what became of it, for as long as a request should.
-    async fn land(
-        &self,
-        ticket: &Ticket,
-        wanted: Option<&Arc<RouteToken>>,
-        flight: Result<Arc<SetOnce<Outcome>>, TooEarly>,
-    ) -> Result<Arc<Session>, Failure> {
-        let flight = match flight {
-            Ok(flight) => flight,
-            Err(_) if self.refusal(ticket, wanted).is_some() => return Err(Failure::Refused),
-            Err(TooEarly { retry_after }) => return Err(Failure::Issuer { retry_after }),
-        };
-        let landing = async {
-            match flight.wait().await {
-                Outcome::Fresh(session) => Ok(Arc::clone(session)),
-                Outcome::Unwritten(session, mark) => self.vouch_for(ticket, session, mark).await,
-                Outcome::Ended => Err(Failure::Ended),
-                Outcome::Gone => Err(Failure::Gone),
-                Outcome::StoreUnavailable => Err(Failure::Store(Unavailable("during a refresh".to_owned()))),
-                Outcome::Refused => Err(Failure::Refused),
-                Outcome::IssuerUnavailable => Err(self.issuer_failure(ticket, wanted)),
-            }
-        };
-        let landed = tokio::time::timeout(REQUEST_WAIT, landing).await;
-        // It takes longer than a request should wait.
-        landed.unwrap_or_else(|_| Err(self.issuer_failure(ticket, wanted)))
-    }
-
-    /// What is unwritten stays on the board until its flight has ended, also where that is busy with revoking
-    /// it: once the session may have ended, it is asked for like any other.
-    async fn vouch_for(
-        &self,
-        ticket: &Ticket,
-        unwritten: &Arc<Session>,
-        mark: &Mark,
-    ) -> Result<Arc<Session>, Failure> {
-        if unwritten.is_alive(self.clock.now()) && self.sessions.is_untouched(mark) {
-            return Ok(Arc::clone(unwritten));
-        }
-        match self.sessions.load(ticket).await {
-            Ok(Some(stored)) if stored.version >= unwritten.version => Ok(stored),
-            Ok(Some(_)) => Ok(Arc::clone(unwritten)),
-            Ok(None) => Err(Failure::Gone),
-            Err(unavailable) => Err(Failure::Store(unavailable)),
-        }
     }
 
     fn issuer_failure(&self, ticket: &Ticket, wanted: Option<&Arc<RouteToken>>) -> Failure {

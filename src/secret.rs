@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::io;
-use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -11,44 +10,69 @@ use http::header::InvalidHeaderValue;
 use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
+/// What stands before a bearer token in `Authorization` (RFC 6750 §2.1).
+const BEARER: &str = "Bearer ";
+
 /// A secret text, such as a token or a client secret.
 #[derive(Clone)]
-pub struct Secret {
-    text: Zeroizing<String>,
-    /// As it goes out with requests, where it has. Most secrets never do.
-    credentials: OnceLock<Box<HeaderValue>>,
+pub struct Secret(Text);
+
+/// Where the text lies. Most secrets never go out with requests.
+#[derive(Clone)]
+enum Text {
+    ByItself(Zeroizing<String>),
+    /// Behind [`BEARER`], all of which is text. All requests share it, and it is wiped with the last of them.
+    AsCredentials(HeaderValue),
 }
 
 impl Secret {
     /// Takes the text over; the caller keeps no copy.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: Zeroizing::new(text.into()), credentials: OnceLock::new() }
+        Self(Text::ByItself(Zeroizing::new(text.into())))
+    }
+
+    /// The same of a token that goes out with many requests. It lies nowhere but in what goes out, for each letter of that
+    /// is looked at when it is made, and of many sessions hardly one lies in the processor's caches.
+    pub fn bearer(text: impl Into<String>) -> Self {
+        let secret = Self::new(text);
+        secret.as_credentials(BEARER).map(|value| Self(Text::AsCredentials(value))).unwrap_or(secret)
     }
 
     /// The text itself, for the one who seals or sends it.
     pub fn expose(&self) -> &str {
-        &self.text
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
     }
 
-    /// The value of `Authorization` that has the text behind a scheme and a space (RFC 9110 §11.6.2). It is made with the
-    /// first request and kept, for each letter of it is looked at then. All requests share it, and it is wiped with the
-    /// last of them.
-    pub fn as_credentials(&self, scheme: &'static str) -> Result<HeaderValue, InvalidHeaderValue> {
-        let made = self.credentials.get().filter(|made| made.as_bytes().starts_with(scheme.as_bytes()));
-        if let Some(made) = made {
-            return Ok(HeaderValue::clone(made));
+    /// Whether the text is to be found in this.
+    pub fn is_in(&self, bytes: &[u8]) -> bool {
+        let text = self.bytes();
+        !text.is_empty() && bytes.windows(text.len()).any(|window| window == text)
+    }
+
+    /// The value of `Authorization` that has the text behind a scheme and a space (RFC 9110 §11.6.2).
+    pub fn as_credentials(&self, scheme: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+        if let Text::AsCredentials(value) = &self.0
+            && scheme == BEARER
+        {
+            return Ok(value.clone());
         }
-        let bytes = Zeroizing::new([scheme, &self.text].concat().into_bytes());
-        let mut made = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))?;
-        made.set_sensitive(true);
-        let _ = self.credentials.set(Box::new(made.clone()));
-        Ok(made)
+        let bytes = Zeroizing::new([scheme.as_bytes(), self.bytes()].concat());
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Text::ByItself(text) => text.as_bytes(),
+            Text::AsCredentials(value) => value.as_bytes().get(BEARER.len()..).unwrap_or_default(),
+        }
     }
 }
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.bytes() == other.bytes()
     }
 }
 
@@ -105,14 +129,32 @@ mod tests {
 
     #[test]
     fn credentials_are_of_the_scheme_that_is_asked_for_and_as_secret_as_the_text() {
-        let secret = Secret::new("hunter2");
-        for scheme in ["Bearer ", "DPoP ", "Bearer "] {
-            let credentials = secret.as_credentials(scheme).unwrap();
-            assert_eq!(credentials, format!("{scheme}hunter2"));
-            assert!(credentials.is_sensitive());
+        for secret in [Secret::new("hunter2"), Secret::bearer("hunter2")] {
+            for scheme in ["Bearer ", "DPoP ", "Bearer "] {
+                let credentials = secret.as_credentials(scheme).unwrap();
+                assert_eq!(credentials, format!("{scheme}hunter2"));
+                assert!(credentials.is_sensitive());
+            }
+            assert_eq!((secret.expose(), format!("{secret:?}").as_str()), ("hunter2", "[redacted]"));
+            assert_eq!(secret, Secret::new("hunter2"));
+            assert!(secret.is_in(b"a hunter2!") && !secret.is_in(b"hunter"));
         }
-        assert_eq!(format!("{secret:?}"), "[redacted]");
-        assert_eq!(secret, Secret::new("hunter2"));
-        assert!(Secret::new("line\nbreak").as_credentials("Bearer ").is_err());
+        assert!(!Secret::bearer("").is_in(b"anything"));
+    }
+
+    #[test]
+    fn what_cannot_go_out_is_a_secret_all_the_same() {
+        let secret = Secret::bearer("line\nbreak");
+        assert_eq!(secret.expose(), "line\nbreak");
+        assert!(secret.as_credentials("Bearer ").is_err());
+    }
+
+    #[test]
+    fn a_bearer_token_lies_in_one_place_alone() {
+        let (secret, lies_at) = (Secret::bearer("hunter2"), |value: &HeaderValue| value.as_bytes().as_ptr());
+        let [copy, secret] = [secret.clone(), secret];
+        let first = secret.as_credentials("Bearer ").unwrap();
+        assert_eq!(lies_at(&first), lies_at(&copy.as_credentials("Bearer ").unwrap()));
+        assert_eq!(first.as_bytes()[7..].as_ptr(), secret.expose().as_ptr());
     }
 }

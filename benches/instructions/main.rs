@@ -37,6 +37,9 @@ const FEW: u64 = 400;
 const MANY: u64 = 2400;
 const CONNECTIONS: u64 = 8;
 
+/// How long the first answer with 200 may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// As a script of an app sends it through a browser, with the session's cookie or another one.
 fn request(path: &str, cookie: &str) -> String {
     format!(
@@ -118,6 +121,9 @@ async fn count_instructions(
         }
     };
     let request = request(path, &format!("{SESSION_COOKIE}={session}"));
+    // So slow as it is here, it may not have reached its store yet.
+    let ready = async { while !ask_once(&mut connect(address).await, &request).await {} };
+    tokio::time::timeout(PATIENCE, ready).await.expect("it answers with 200");
     let clients = (0..CONNECTIONS).map(|_| tokio::spawn(ask(address, request.clone(), count / CONNECTIONS)));
     for client in clients.collect::<Vec<_>>() {
         client.await.unwrap();
@@ -142,21 +148,31 @@ async fn address(running: &mut Child) -> SocketAddr {
 }
 
 async fn ask(address: SocketAddr, request: String, count: u64) {
-    let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+    let mut stream = connect(address).await;
     for _ in 0..count {
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let (mut line, mut length) = (String::new(), 0);
-        stream.read_line(&mut line).await.unwrap();
-        assert!(line.starts_with("HTTP/1.1 200"), "{line}");
-        while line != "\r\n" {
-            line.clear();
-            stream.read_line(&mut line).await.unwrap();
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
-                length = value.trim().parse().unwrap();
-            }
-        }
-        stream.read_exact(&mut vec![0; length]).await.unwrap();
+        assert!(ask_once(&mut stream, &request).await, "not answered with 200");
     }
+}
+
+async fn connect(address: SocketAddr) -> BufReader<TcpStream> {
+    BufReader::new(TcpStream::connect(address).await.unwrap())
+}
+
+/// Whether it is answered with 200.
+async fn ask_once(stream: &mut BufReader<TcpStream>, request: &str) -> bool {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (mut line, mut length) = (String::new(), 0);
+    stream.read_line(&mut line).await.unwrap();
+    let is_well = line.starts_with("HTTP/1.1 200");
+    while line != "\r\n" {
+        line.clear();
+        stream.read_line(&mut line).await.unwrap();
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    stream.read_exact(&mut vec![0; length]).await.unwrap();
+    is_well
 }
 
 /// All instructions in a profile.

@@ -12,8 +12,8 @@ export type Session =
       access_token_expires_in: number;
     };
 
-/** Why a listener is called: the first answer, a change of who is logged in, here or in another tab; or the end is near. */
-export type Reason = 'loaded' | 'login' | 'logout' | 'expiring';
+/** Why a listener is called: the first answer, a change of who is logged in, here or in another tab; or the end is near, or was put off. */
+export type Reason = 'loaded' | 'login' | 'logout' | 'expiring' | 'extended';
 
 export type Listener = (session: Session, reason: Reason) => void;
 
@@ -73,7 +73,7 @@ export class Problem extends Error {
 
 /** `return_to` may be no longer. */
 const LONGEST_RETURN_TO = 1024;
-/** How long an answer about a silent login is waited for, and how soon the gateway is asked again that did not answer. */
+/** How long an answer about a silent login is waited for, and how soon the gateway is asked again where it did not answer, or the end is near. */
 const PATIENCE = 10_000;
 const LONGEST_TIMEOUT = 2 ** 31 - 1;
 
@@ -151,9 +151,11 @@ export function createClient({ basePath = '/bff', warnBefore = 60, loginWhenEnde
     if (!known?.authenticated || !listeners.size) return;
     const left = Math.min(known.expires_in, known.idle_expires_in);
     const isNear = left <= warnBefore;
-    if (isNear && !hasWarned) tell('expiring');
+    // Whoever was warned is told soon where another tab has put the end off.
+    alarm = setTimeout(check, isNear ? Math.min((left + 1) * 1000, PATIENCE) : Math.min((left - warnBefore) * 1000, LONGEST_TIMEOUT));
+    if (isNear === hasWarned) return;
     hasWarned = isNear;
-    alarm = setTimeout(check, Math.min((isNear ? left + 1 : left - warnBefore) * 1000, LONGEST_TIMEOUT));
+    tell(isNear ? 'expiring' : 'extended');
   }
 
   function leave(url: URL, returnTo = location.pathname + location.search + location.hash): void {

@@ -2,7 +2,7 @@
 //! would check a signature or ask the issuer's introspection endpoint; this one asks the issuer next door.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -35,9 +35,10 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
-/// All header fields, but for the token: the answer goes to the browser, where no token may come.
+/// All header fields, but for the token: the answer goes to the browser, where no token may come. Nor may the
+/// cookies of other programs on this host, which its scripts could not read.
 fn shown(headers: &HeaderMap) -> Map<String, Value> {
-    let show = |name: &HeaderName, value: &HeaderValue| match name == AUTHORIZATION {
+    let show = |name: &HeaderName, value: &HeaderValue| match name == AUTHORIZATION || name == COOKIE {
         true => "present".to_owned(),
         false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
     };
@@ -59,7 +60,7 @@ mod tests {
     use crate::issuer::tests::{Visit, body};
 
     fn call(visit: &Visit, token: Option<&str>) -> (StatusCode, Option<String>, String) {
-        let mut request = Request::get("/api/hello").header("x-request-id", "r-1");
+        let mut request = Request::get("/api/hello").header("x-request-id", "r-1").header(COOKIE, "other=1");
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("bearer {token}"));
         }
@@ -76,9 +77,12 @@ mod tests {
         let (status, _, body) = call(&visit, Some(&token));
         let answer: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((status, &answer["subject"]), (StatusCode::OK, &json!("alice")));
-        assert_eq!(answer["access_token"], json!({"number": 1, "expires_in": 20}));
-        assert_eq!(answer["headers"], json!({"authorization": "present", "x-request-id": "r-1"}));
-        assert!(!body.contains(&token));
+        assert_eq!(answer["access_token"], json!({"number": 1, "expires_in": 60}));
+        assert_eq!(
+            answer["headers"],
+            json!({"authorization": "present", "cookie": "present", "x-request-id": "r-1"})
+        );
+        assert!(!body.contains(&token) && !body.contains("other"));
     }
 
     #[test]
@@ -89,7 +93,7 @@ mod tests {
         let refusal = |(status, challenge, _)| (status, challenge);
         assert_eq!(refusal(call(&visit, None)), (StatusCode::UNAUTHORIZED, Some("Bearer".to_owned())));
         assert_eq!(refusal(call(&visit, Some("forged"))), (StatusCode::UNAUTHORIZED, invalid.clone()));
-        visit.clock.advance(Duration::from_secs(20));
+        visit.clock.advance(Duration::from_secs(60));
         assert_eq!(refusal(call(&visit, Some(&token))), (StatusCode::UNAUTHORIZED, invalid));
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! It does what a good provider does, so that the gateway has something to stand up to: the
 //! authorization code flow with PKCE S256 (RFC 7636) and `iss` in the response (RFC 9207), refresh tokens
-//! that rotate, revocation (RFC 7009), and logout on the client's request (RP-Initiated Logout 1.0).
+//! that rotate, revocation (RFC 7009), logout on the client's request (RP-Initiated Logout 1.0), and word of
+//! logouts that the client did not ask for (Back-Channel Logout 1.0).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::issuer::key::SigningKey;
 use crate::web::{Answer, Parameters, json, text, with_type};
 
 pub mod authorization;
+pub mod backchannel;
 pub mod grants;
 pub mod key;
 pub mod pages;
@@ -45,6 +47,8 @@ pub struct Client {
     pub redirect_uri: String,
     /// Compared as text.
     pub post_logout_redirect_uri: String,
+    /// Where it wants to be told of logouts.
+    pub backchannel_logout_uri: String,
 }
 
 /// The provider.
@@ -88,6 +92,14 @@ impl Issuer {
         self.grants().caller(access_token, self.clock.now())
     }
 
+    /// All that nobody but its holder may know.
+    #[cfg(test)]
+    pub fn secrets(&self) -> Vec<String> {
+        let mut secrets = self.grants().secrets();
+        secrets.push(self.client.secret.clone());
+        secrets
+    }
+
     fn discovery(&self) -> Answer {
         let at = |path: &str| format!("{}{path}", self.url);
         json(
@@ -109,6 +121,8 @@ impl Issuer {
                 "revocation_endpoint_auth_methods_supported": ["client_secret_basic"],
                 "code_challenge_methods_supported": ["S256"],
                 "authorization_response_iss_parameter_supported": true,
+                "backchannel_logout_supported": true,
+                "backchannel_logout_session_supported": true,
                 "claims_supported": ["sub", "name", "preferred_username", "email"],
             }),
         )
@@ -267,7 +281,7 @@ impl Issuer {
         if let Some(nonce) = nonce {
             claims["nonce"] = json!(nonce);
         }
-        self.key.sign(&claims)
+        self.key.sign("JWT", &claims)
     }
 
     fn revoke(&self, request: &Request<Bytes>) -> Answer {
@@ -417,6 +431,7 @@ pub mod tests {
                 secret: "s3cret".to_owned(),
                 redirect_uri: CALLBACK.to_owned(),
                 post_logout_redirect_uri: "http://localhost:8080/bff/logout/callback".to_owned(),
+                backchannel_logout_uri: "http://localhost:8080/bff/backchannel-logout".to_owned(),
             };
             let issuer = Issuer::new(ISSUER.to_owned(), client, Arc::<ManualClock>::clone(&clock)).unwrap();
             Self { issuer, clock, cookie: None }
@@ -614,7 +629,7 @@ pub mod tests {
         );
         assert_eq!((&claims["iat"], &claims["exp"]), (&json!(1_000_000), &json!(1_000_300)));
         assert_eq!(tokens["scope"], "openid profile offline_access");
-        assert_eq!((&tokens["token_type"], &tokens["expires_in"]), (&json!("Bearer"), &json!(20)));
+        assert_eq!((&tokens["token_type"], &tokens["expires_in"]), (&json!("Bearer"), &json!(60)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The plumbing that the demo's issuer and API share: small requests in, whole answers out.
+//! The plumbing that the demo's issuer, API and tour share: small requests in, answers out.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -6,34 +6,75 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloakroom::body::{self, Body};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-/// A whole answer.
-pub type Answer = Response<Full<Bytes>>;
+/// An answer: whole, but for streams of events.
+pub type Answer = Response<Body>;
 
-const LARGEST_BODY: usize = 64 * 1024;
+/// Of spans, many come at once.
+const LARGEST_BODY: usize = 1024 * 1024;
+
+/// After a connection could not be accepted, or a port not be had.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers requests while it `runs`. While it does not, nobody listens there, and its connections are closed.
+pub async fn serve_while(
+    mut runs: watch::Receiver<bool>,
+    listener: TcpListener,
+    handler: impl Fn(&Request<Bytes>) -> Answer + Send + Sync + 'static,
+) {
+    let handler = Arc::new(handler);
+    let Ok(address) = listener.local_addr() else { return };
+    let mut listener = Some(listener);
+    while runs.wait_for(|runs| *runs).await.is_ok() {
+        let listening = match listener.take() {
+            Some(listener) => Ok(listener),
+            None => TcpListener::bind(address).await,
+        };
+        let Ok(listening) = listening else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        tokio::select! {
+            () = answer_all(listening, &handler) => {}
+            _ = runs.wait_for(|runs| !runs) => {}
+        }
+    }
+}
 
 /// Answers requests until the process ends.
 pub async fn serve(
     listener: TcpListener,
     handler: impl Fn(&Request<Bytes>) -> Answer + Send + Sync + 'static,
 ) {
-    let handler = Arc::new(handler);
+    answer_all(listener, &Arc::new(handler)).await;
+}
+
+/// Until it is dropped, and its connections with it.
+async fn answer_all(
+    listener: TcpListener,
+    handler: &Arc<impl Fn(&Request<Bytes>) -> Answer + Send + Sync + 'static>,
+) {
+    let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, most likely; to ask again at once would only burn the processor.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let handler = Arc::clone(&handler);
+        while connections.try_join_next().is_some() {}
+        let handler = Arc::clone(handler);
         let service = service_fn(move |request| {
             let handler = Arc::clone(&handler);
             async move {
@@ -46,7 +87,7 @@ pub async fn serve(
         let connection =
             http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
         // A client that hangs up is no news.
-        tokio::spawn(async move { drop(connection.await) });
+        connections.spawn(async move { drop(connection.await) });
     }
 }
 
@@ -93,7 +134,7 @@ pub fn text(status: StatusCode, text: &'static str) -> Answer {
 
 /// An answer of the given media type.
 pub fn with_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(body::full(body));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer

@@ -11,6 +11,7 @@ use jsonwebtoken::Algorithm;
 use super::{
     Authorization, CertificateAuthorities, Identity, RateLimit, RequiredClaim, SigningKey, Token, Upstream,
 };
+use crate::pages::Pages;
 use crate::secret::Secret;
 
 /// What stands between the name of the session's cookie and that of one login.
@@ -26,6 +27,8 @@ pub struct App {
     pub origin: Origin,
     /// Where the gateway's own endpoints are, such as `/bff`: a leading slash, none at the end.
     pub base_path: String,
+    /// What its users see of the gateway itself.
+    pub pages: Pages,
     /// The OpenID providers; a user logs in at one of them. Never empty; no two are the same issuer.
     pub oidc: Vec<Oidc>,
     /// The session's cookie and time limits.

@@ -1,14 +1,12 @@
 //! How an authorization request reaches the issuer, what it asks for, and how its response comes back.
 
 use serde_json::{Map, Number, Value, json};
-use url::Url;
 
-use crate::config::decode::{Decode, Written, scalar, wrong_type};
+use crate::config::SigningKey;
+use crate::config::decode::{Decode, wrong_type};
 use crate::config::diagnostic::InvalidValue;
 use crate::config::document::{Content, Kind, Node};
 use crate::config::reading::{Place, Reading, Reported};
-use crate::config::scalar::text;
-use crate::config::{SigningKey, schema};
 
 /// An app's authorization requests, as far as they are not the gateway's own.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,10 +54,6 @@ pub enum ResponseMode {
 /// The parameter `claims` (OpenID Connect Core §5.5).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Claims(Map<String, Value>);
-
-/// Where an access token is to be used (RFC 8707 §2).
-#[derive(Clone, Debug)]
-pub(super) struct Resource(pub(super) String);
 
 impl ResponseMode {
     /// Its registered name.
@@ -147,31 +141,6 @@ impl Decode for Claims {
             "patternProperties": {"^(?:userinfo|id_token)$": requests},
             "additionalProperties": false,
         })
-    }
-}
-
-impl Decode for Resource {
-    fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
-        scalar(node, "a URI such as `https://api.example.com`", reading, |written| {
-            resource(written).map(Self)
-        })
-    }
-
-    fn schema() -> Value {
-        schema::pattern("[A-Za-z][A-Za-z0-9+.-]*:[^#]+")
-    }
-}
-
-/// As it is written, for issuers compare it letter by letter.
-fn resource(written: &Written) -> Result<String, InvalidValue> {
-    let text = text(written)?;
-    let remedy = "an absolute URI without a fragment, such as `https://api.example.com` (RFC 8707 §2)";
-    if text.contains('#') {
-        Err(InvalidValue::new("a URI with a fragment", remedy))
-    } else if text.bytes().all(|byte| byte.is_ascii_graphic()) && Url::parse(&text).is_ok() {
-        Ok(text)
-    } else {
-        Err(InvalidValue::new("not an absolute URI", remedy))
     }
 }
 

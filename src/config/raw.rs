@@ -6,23 +6,23 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::decode::{At, Choice, Keys, List, Optional, Record, Required};
-use crate::config::otlp::{Headers, Ratio};
+use crate::config::decode::{At, List, Optional, Required};
+use crate::config::keys::{Choice, Keys, Record};
 use crate::config::reading::Reported;
 use crate::config::scalar::{Count, CountOrZero, DurationOrZero, Fields, Network, Size, Text, Workers};
 use crate::config::secret_ref::SecretRef;
-use crate::config::web::{RedisUrl, UpstreamUrl};
-use crate::config::words::Level;
-use crate::config::{LogFormat, OtlpProtocol};
+use crate::config::web::RedisUrl;
 
 pub(super) mod app;
 pub(super) mod client_auth;
 pub(super) mod issuers;
 pub(super) mod route;
 pub(super) mod signals;
+pub(super) mod telemetry;
 pub(super) mod token;
 
 use app::App;
+use telemetry::Telemetry;
 
 pub(super) struct File {
     pub(super) server: Required<Server>,
@@ -105,31 +105,6 @@ pub(super) enum RedisServers {
 pub(super) struct Sentinel {
     pub(super) master: Required<Text>,
     pub(super) urls: Required<List<RedisUrl, 1>>,
-}
-
-pub(super) struct Telemetry {
-    pub(super) log: Required<Log>,
-    pub(super) access_log: Required<bool>,
-    pub(super) otlp: Optional<Otlp>,
-    pub(super) audit: Optional<Audit>,
-}
-
-pub(super) struct Otlp {
-    pub(super) endpoint: Required<UpstreamUrl>,
-    pub(super) protocol: Required<OtlpProtocol>,
-    pub(super) headers: Required<Headers>,
-    pub(super) sample_ratio: Required<Ratio>,
-    pub(super) ca: Optional<Text>,
-}
-
-pub(super) struct Audit {
-    pub(super) key: Required<SecretRef>,
-    pub(super) file: Optional<Text>,
-}
-
-pub(super) struct Log {
-    pub(super) format: Required<LogFormat>,
-    pub(super) level: Required<Level>,
 }
 
 impl Record for File {
@@ -337,66 +312,6 @@ impl Record for Sentinel {
                 "[redis://sentinel:26379]",
                 "The sentinels; rediss is TLS, for them and the servers they name.",
             ),
-        })
-    }
-}
-
-impl Record for Telemetry {
-    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        Ok(Self {
-            log: keys.or("log", "{}", "Logs."),
-            access_log: keys.or(
-                "access_log",
-                "true",
-                "Whether each answer is noted, in a line on standard output.",
-            ),
-            otlp: keys.optional("otlp", "A collector that traces and metrics are handed to."),
-            audit: keys.optional("audit", "The audit trail; none where left out."),
-        })
-    }
-}
-
-impl Record for Otlp {
-    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        Ok(Self {
-            endpoint: keys.required("endpoint", "http://collector:4317", "Where it listens."),
-            protocol: keys.or("protocol", "grpc", "grpc, or http/protobuf, for which collectors have port 4318."),
-            headers: keys.or(
-                "headers",
-                "{}",
-                "Fields that go along, such as an API key; their values are secrets.",
-            ),
-            sample_ratio: keys.or(
-                "sample_ratio",
-                "1.0",
-                "Of the traces that begin here, the part that is recorded. For one that has begun elsewhere, its traceparent says so.",
-            ),
-            ca: keys.optional(
-                "ca",
-                "A file of certificates in PEM; with https, the only authorities that are believed. The system's where left out.",
-            ),
-        })
-    }
-}
-
-impl Record for Audit {
-    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        Ok(Self {
-            key: keys.required(
-                "key",
-                "{file: /run/secrets/audit-key}",
-                "Names users and sessions; 32 bytes in base64, and no session key.",
-            ),
-            file: keys.optional("file", "Where events are appended; standard output where left out."),
-        })
-    }
-}
-
-impl Record for Log {
-    fn read(keys: &mut Keys<'_, '_>) -> Result<Self, Reported> {
-        Ok(Self {
-            format: keys.or("format", "json", "json: one object a line; text: for people."),
-            level: keys.or("level", "info", "The least that is logged."),
         })
     }
 }

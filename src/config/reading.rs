@@ -57,6 +57,19 @@ impl<'a> Reading<'a> {
         Reported(())
     }
 
+    /// Puts down a fault of another file, which the one that is read names.
+    pub(super) fn fault_in(
+        &mut self,
+        file: String,
+        place: &Place,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Reported {
+        let fault = self.diagnostic(place, InvalidValue::new(problem, remedy));
+        self.faults.push(Diagnostic { file, ..fault });
+        Reported(())
+    }
+
     /// Puts down why a text was refused.
     pub(super) fn refuse(&mut self, place: &Place, invalid: InvalidValue) -> Reported {
         self.fault(place, invalid.problem, invalid.remedy)
@@ -197,10 +210,10 @@ pub(super) fn is_variable_name(name: &str) -> bool {
         && name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
 }
 
-/// Sorted by position. What an alias repeats is said once.
+/// Sorted by file and position. What an alias repeats is said once.
 fn in_order(diagnostics: &mut Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut diagnostics = std::mem::take(diagnostics);
-    diagnostics.sort_by_key(|diagnostic| diagnostic.position);
+    diagnostics.sort_by(|one, other| (&one.file, one.position).cmp(&(&other.file, other.position)));
     diagnostics.dedup();
     diagnostics
 }

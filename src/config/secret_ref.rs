@@ -12,8 +12,9 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::config::SessionKey;
-use crate::config::decode::{At, Choice, Decode, Keys, Record, wrong_type};
+use crate::config::decode::{At, Decode, wrong_type};
 use crate::config::document::{Content, Kind, Node, REDACTED};
+use crate::config::keys::{Choice, Keys, Record};
 use crate::config::reading::{Place, Reading, Reported, is_variable_name};
 use crate::config::scalar::Text;
 use crate::config::signing_key::{KeySource, SigningAlgorithm, SigningKey};

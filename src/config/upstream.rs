@@ -21,6 +21,8 @@ pub struct Upstream {
     pub addresses: Vec<Address>,
     /// What is spoken.
     pub protocol: Protocol,
+    /// How many fields an answer's head may have in HTTP/1.1; in HTTP/2 its bytes alone are bounded.
+    pub header_count: usize,
     /// For `https`.
     pub tls: UpstreamTls,
     /// How each address is asked whether it is well, beside what requests meet.

@@ -226,7 +226,7 @@ fn times(
 }
 
 fn telemetry(
-    telemetry: raw::Telemetry,
+    telemetry: raw::telemetry::Telemetry,
     session_keys: Result<&[SessionKey], &Reported>,
     reading: &mut Reading<'_>,
 ) -> Result<Telemetry, Reported> {
@@ -245,7 +245,7 @@ fn telemetry(
 }
 
 fn audit(
-    audit: raw::Audit,
+    audit: raw::telemetry::Audit,
     session_keys: Result<&[SessionKey], &Reported>,
     reading: &mut Reading<'_>,
 ) -> Result<Audit, Reported> {

@@ -1,4 +1,4 @@
-//! Origins, issuers, upstreams, Redis servers and paths.
+//! Origins, issuers, resources, upstreams, Redis servers and paths.
 //!
 //! Issuer and origin are `https` unless loopback, where nobody can listen in (RFC 8252 §8.3): loopback is
 //! `localhost`, `127.0.0.0/8` and `[::1]`, nothing that a name server decides.
@@ -12,6 +12,7 @@ use crate::config::decode::{Decode, scalar};
 use crate::config::diagnostic::InvalidValue;
 use crate::config::document::{Content, Node, REDACTED};
 use crate::config::reading::{Reading, Reported};
+use crate::config::scalar::text;
 use crate::config::{Issuer, Origin, schema};
 
 /// A transmitter of security events.
@@ -34,18 +35,22 @@ pub(super) struct Path(pub(super) String);
 #[derive(Clone, Debug)]
 pub(super) struct Prefix(pub(super) String);
 
-/// An absolute URI without a fragment (RFC 8707 §2), as it is written.
+/// Where an access token is to be used (RFC 8707 §2), as it is written, for issuers compare it letter by letter.
 #[derive(Clone, Debug)]
 pub(super) struct ResourceUri(pub(super) String);
 
 impl Decode for ResourceUri {
     fn decode(node: &Node, reading: &mut Reading<'_>) -> Result<Self, Reported> {
-        scalar(node, "a URI such as `https://orders.example.com`", reading, |written| {
-            let is_resource = |url: &Url| is_clean(&written.text) && url.fragment().is_none();
-            let remedy = "an absolute URI without a fragment, such as `https://orders.example.com`";
-            match Url::parse(&written.text).ok().filter(is_resource) {
-                Some(_) => Ok(Self(written.text.clone())),
-                None => Err(InvalidValue::new("not a resource (RFC 8707 §2)", remedy)),
+        scalar(node, "a URI such as `https://api.example.com`", reading, |written| {
+            let text = text(written)?;
+            let remedy =
+                "an absolute URI without a fragment, such as `https://api.example.com` (RFC 8707 §2)";
+            if text.contains('#') {
+                Err(InvalidValue::new("a URI with a fragment", remedy))
+            } else if is_clean(&text) && Url::parse(&text).is_ok() {
+                Ok(Self(text))
+            } else {
+                Err(InvalidValue::new("not an absolute URI", remedy))
             }
         })
     }

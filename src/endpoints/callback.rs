@@ -12,7 +12,7 @@ use super::silent::{self, Silent};
 use super::{Endpoints, ISSUER_WAIT, issuer_too_slow, return_to};
 use crate::body::Body;
 use crate::clock::Timestamp;
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::oidc::{AuthorizationResponse, Client, JwtFault, ResponseError, ResponseIssuerError};
 use crate::respond;
 use crate::revocation::Revocations;
@@ -61,14 +61,14 @@ impl Endpoints {
         };
         let Some(login) = self.login_cookies.take(&head.headers, state, self.clock.now()) else {
             if !came_again && may_lack_cookies(head) {
-                return Ok(again(head, &response));
+                return Ok(self.again(head, &response));
             }
             return self.stale_with_state(head).await;
         };
         let conclusion = match (self.conclude(&head.headers, client, &login, &response).await, login.silent) {
             (Ok(conclusion), _) => conclusion,
             (Err(refusal), Some(Silent::Frame)) => return Ok(silent::tell(refusal)),
-            (Err(refusal), Some(Silent::Page) | None) => return Err(refusal),
+            (Err(refusal), Some(Silent::Page) | None) => return Err(refusal.in_language(login.language)),
         };
         let (is_logged_in, cookies) = match conclusion {
             Conclusion::LoggedIn(cookies) => (true, cookies),
@@ -77,7 +77,10 @@ impl Endpoints {
         };
         let mut answer = match login.silent {
             Some(Silent::Frame) => silent::told(is_logged_in),
-            Some(Silent::Page) | None => respond::landing(&login.return_to, is_logged_in),
+            Some(Silent::Page) | None => {
+                let reader = self.reader(&head.headers).preferring(login.language);
+                respond::landing(&login.return_to, is_logged_in, &reader)
+            }
         };
         for cookie in cookies {
             answer.headers_mut().append(header::SET_COOKIE, cookie);
@@ -141,8 +144,8 @@ impl Endpoints {
     }
 
     pub(super) fn count_failure(&self, refusal: Refusal) -> Refusal {
-        self.count(if refusal.code.status().is_server_error() { "unavailable" } else { "failed" });
-        self.note_failure(refusal.reason());
+        self.count(if refusal.code().status().is_server_error() { "unavailable" } else { "failed" });
+        self.note_failure(refusal.audited_reason());
         refusal
     }
 
@@ -183,7 +186,7 @@ impl Endpoints {
         self.tasks.spawn(for_request(beginning));
         match tokio::time::timeout(ISSUER_WAIT, delivered).await {
             Ok(Ok(begun)) => begun,
-            Ok(Err(_)) => Err(Refusal::new(Code::Internal, "The login broke off.").into()),
+            Ok(Err(_)) => Err(Refusal::new(Reason::LoginBrokeOff).into()),
             Err(_) => Err(issuer_too_slow().into()),
         }
     }
@@ -240,10 +243,7 @@ impl Endpoints {
             return Ok(respond::see_other("/"));
         }
         self.note_failure("not-under-way");
-        Err(self.offer_login(
-            Refusal::new(Code::LoginFailed, "This login is no longer under way. Please start again."),
-            None,
-        ))
+        Err(self.offer_login(Refusal::new(Reason::LoginStale), None))
     }
 
     async fn replace(&self, ticket: Ticket, identity: &Identity) {
@@ -261,6 +261,12 @@ impl Endpoints {
             Ok(None) => {}
             Err(error) => tracing::warn!(event = "session.not_ended", error = %error),
         }
+    }
+
+    /// A page that has the response come again from here, once.
+    fn again(&self, head: &Parts, response: &AuthorizationResponse) -> Response<Body> {
+        let fields = response.fields().chain([(AGAIN, "1")]);
+        respond::again(&head.method, head.uri.path(), fields, &self.reader(&head.headers))
     }
 
     fn offer_login(&self, refusal: Refusal, return_to: Option<&str>) -> Refusal {
@@ -297,11 +303,6 @@ fn may_share_grant(old: &Session, new: &Identity) -> bool {
             (Some(old), Some(new)) => old == new,
             (_, None) | (None, _) => true,
         }
-}
-
-/// A page that has the response come again from here, once.
-fn again(head: &Parts, response: &AuthorizationResponse) -> Response<Body> {
-    respond::again(&head.method, head.uri.path(), response.fields().chain([(AGAIN, "1")]))
 }
 
 /// Whether the browser may have kept the login cookie back, though it has it: a `SameSite=Lax` one is not sent along with

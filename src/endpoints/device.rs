@@ -16,7 +16,7 @@ use super::callback::Begun;
 use super::device_cookie::Pending;
 use super::{Endpoints, ISSUER_WAIT, Parameters, issuer_too_slow, qr};
 use crate::body::Body;
-use crate::error::{Code, Refusal};
+use crate::error::{Code, Reason, Refusal};
 use crate::oidc::{Client, DeviceLogin};
 use crate::respond;
 
@@ -72,12 +72,8 @@ impl Endpoints {
         let mut clients = self.clients.iter().filter(may);
         match (clients.next(), clients.next()) {
             (Some(client), None) => Ok(client),
-            (Some(_), Some(_)) => {
-                Err(Refusal::bad_request("This app has several issuers: name one of them by iss."))
-            }
-            (None, _) => {
-                Err(Refusal::bad_request("This app begins no login on another device at that issuer."))
-            }
+            (Some(_), Some(_)) => Err(Refusal::new(Reason::DeviceIssuerAmbiguous)),
+            (None, _) => Err(Refusal::new(Reason::DeviceIssuer)),
         }
     }
 
@@ -119,7 +115,7 @@ impl Endpoints {
             Err(NotBegun::Refused(refusal)) => {
                 let refusal = self.count_failure(refusal);
                 // What was answered has used the code up; what was not may be asked again.
-                Err(match refusal.code {
+                Err(match refusal.code() {
                     Code::LoginFailed => refusal.with_header(header::SET_COOKIE, self.device_cookie.clear()),
                     _ => refusal,
                 })

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Collected};
 
 use super::{Endpoints, Parameters};
 use crate::body::Body;
-use crate::error::Refusal;
+use crate::error::{Reason, Refusal};
 
 impl Endpoints {
     /// The parameters of a request: those of its query, or of the form that was posted, and of nothing else.
@@ -16,9 +16,7 @@ impl Endpoints {
             return Parameters::of(head);
         }
         if !is_form(head) {
-            return Err(Refusal::bad_request(
-                "What is posted here is a form (application/x-www-form-urlencoded).",
-            ));
+            return Err(Refusal::new(Reason::FormType));
         }
         Parameters::read(&self.collect(body).await?)
     }
@@ -27,13 +25,11 @@ impl Endpoints {
     pub(super) async fn collect(&self, body: Body) -> Result<Bytes, Refusal> {
         // All of it has its time: a byte now and then would keep its place for ever.
         let collected = tokio::time::timeout(self.form_timeout, body.collect()).await.map_err(|error| {
-            Refusal::bad_request("The body takes too long to come in.")
+            Refusal::new(Reason::FormSlow)
                 .with_header(header::CONNECTION, HeaderValue::from_static("close"))
                 .because(error)
         })?;
-        collected.map(Collected::to_bytes).map_err(|error| {
-            Refusal::bad_request("The body broke off, or is larger than any honest one.").because(error)
-        })
+        collected.map(Collected::to_bytes).map_err(|error| Refusal::new(Reason::FormBroken).because(error))
     }
 }
 

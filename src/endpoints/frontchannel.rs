@@ -26,6 +26,7 @@ impl Endpoints {
         {
             self.roster.of_client(client).end(Whose::Sid(sid.to_owned()), Cause::Frontchannel).await?;
         }
-        Ok(respond::logged_out(self.clients.iter().map(|client| client.issuer())))
+        let issuers = self.clients.iter().map(|client| client.issuer());
+        Ok(respond::logged_out(issuers, &self.reader(&head.headers)))
     }
 }

@@ -8,8 +8,10 @@ use super::login_cookie::Login;
 use super::silent::{self, Silent};
 use super::{Endpoints, ISSUER_WAIT, Parameters, issuer_too_slow, return_to};
 use crate::body::Body;
-use crate::error::{Code, Refusal};
+use crate::error::{Code, Reason, Refusal};
+use crate::fields;
 use crate::oidc::{AuthorizationRequest, Client};
+use crate::pages::Language;
 use crate::respond;
 use crate::secret::Secret;
 use crate::telemetry::audit::{Event, Facts};
@@ -25,11 +27,12 @@ impl Endpoints {
     pub(super) async fn login(&self, head: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
         let parameters = self.parameters(head, body).await?;
         if head.method == Method::POST && parameters.get("iss").is_none() {
-            return Err(Refusal::bad_request("A login that begins by POST names its issuer as iss."));
+            return Err(Refusal::new(Reason::LoginPostWithoutIssuer));
         }
         let silent = Silent::of(head, &parameters);
         let begun = self.begin_login(head, &parameters, silent).await;
-        match begun.map_err(|refusal| self.note_not_begun(refusal)) {
+        let language = parameters.get("ui_locales").and_then(Language::of_ui_locales);
+        match begun.map_err(|refusal| self.note_not_begun(refusal).in_language(language)) {
             Err(refusal) if silent == Some(Silent::Frame) => Ok(silent::tell(refusal)),
             begun => begun,
         }
@@ -45,14 +48,14 @@ impl Endpoints {
         let client = match self.chosen(parameters)? {
             Some(client) => client,
             None if silent.is_some() => {
-                return Err(Refusal::bad_request("A login that asks nobody names its issuer as iss."));
+                return Err(Refusal::new(Reason::SilentLoginWithoutIssuer));
             }
-            None => return Ok(self.offer_choice(parameters)),
+            None => return Ok(self.offer_choice(head, parameters)),
         };
         let max_age = parameters.get("max_age").map(parse_seconds).transpose()?;
         let acr_values = parameters.get("acr_values");
         if acr_values.is_some_and(|values| values.len() > LONGEST_ACR_VALUES) {
-            return Err(Refusal::bad_request("acr_values is too long."));
+            return Err(Refusal::new(Reason::AcrValues));
         }
         let state = Secret::new(self.random.token::<32>());
         let login = Login {
@@ -67,16 +70,19 @@ impl Endpoints {
             state,
             silent,
             is_posted: client.is_answered_by_post(),
+            language: parameters.get("ui_locales").and_then(Language::of_ui_locales),
         };
-        let cookies = self.login_cookies.add(&head.headers, &login).ok_or_else(|| {
-            Refusal::bad_request("return_to and acr_values are too long for a login cookie.")
-        })?;
+        let cookies = self
+            .login_cookies
+            .add(&head.headers, &login)
+            .ok_or_else(|| Refusal::new(Reason::LoginTooLarge))?;
         let request = AuthorizationRequest {
             state: login.state.expose(),
             expected: &login.expected,
             prompt: parameters.get("prompt"),
             login_hint: parameters.get("login_hint"),
             ui_locales: parameters.get("ui_locales"),
+            accept_language: &fields::quality_values(&head.headers, &header::ACCEPT_LANGUAGE),
         };
         let location = tokio::time::timeout(ISSUER_WAIT, client.authorization_url(&request))
             .await
@@ -99,8 +105,8 @@ impl Endpoints {
 
     /// The same of what the issuer did not begin. A request that makes no sense is no login.
     pub(super) fn note_not_begun(&self, refusal: Refusal) -> Refusal {
-        if matches!(refusal.code, Code::LoginFailed | Code::IssuerUnavailable) {
-            self.note_failure(refusal.reason());
+        if matches!(refusal.code(), Code::LoginFailed | Code::IssuerUnavailable) {
+            self.note_failure(refusal.audited_reason());
         }
         refusal
     }
@@ -110,14 +116,14 @@ impl Endpoints {
         match parameters.get("iss") {
             Some(issuer) => match self.clients.of(issuer) {
                 Some(client) => Ok(Some(client)),
-                None => Err(Refusal::bad_request("This app does not log in at that issuer.")),
+                None => Err(Refusal::new(Reason::IssuerUnknown)),
             },
             None => Ok(self.clients.only().map(|only| &**only)),
         }
     }
 
     /// The page with a link to this same login at each issuer.
-    fn offer_choice(&self, parameters: &Parameters) -> Response<Body> {
+    fn offer_choice(&self, head: &Parts, parameters: &Parameters) -> Response<Body> {
         let choices = self.clients.iter().map(|client| {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.append_pair("iss", client.issuer());
@@ -126,7 +132,8 @@ impl Endpoints {
             }
             (client.name().unwrap_or_default(), format!("{}?{}", self.login_url(), query.finish()))
         });
-        respond::issuer_choice(choices)
+        let language = parameters.get("ui_locales").and_then(Language::of_ui_locales);
+        respond::issuer_choice(choices, &self.reader(&head.headers).preferring(language))
     }
 
     /// Where this login leads. An issuer or a portal that starts it names itself and an absolute URL
@@ -136,13 +143,11 @@ impl Endpoints {
             (Some(path), None) => return_to::parse(path, &self.origin, &self.base_path),
             (None, Some(url)) => return_to::parse_target_link(url, &self.origin, &self.base_path),
             (None, None) => Ok("/".to_owned()),
-            (Some(_), Some(_)) => {
-                Err(Refusal::bad_request("return_to and target_link_uri exclude each other."))
-            }
+            (Some(_), Some(_)) => Err(Refusal::new(Reason::ReturnToTwice)),
         }
     }
 }
 
 fn parse_seconds(text: &str) -> Result<u64, Refusal> {
-    text.parse().map_err(|_| Refusal::bad_request("max_age is not a number of seconds."))
+    text.parse().map_err(|_| Refusal::new(Reason::MaxAge))
 }

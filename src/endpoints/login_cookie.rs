@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::dpop::Key;
 use crate::oidc::Expected;
+use crate::pages::Language;
 use crate::random::Random;
 use crate::seal::{Context, KeyRing, Purpose};
 use crate::secret::Secret;
@@ -63,6 +64,8 @@ pub(super) struct Login {
     pub(super) silent: Option<Silent>,
     /// Whether the issuer has the browser post its response, from its own site.
     pub(super) is_posted: bool,
+    /// What the app has asked the issuer for in `ui_locales`, of the languages of our own pages.
+    pub(super) language: Option<Language>,
 }
 
 /// How a login is written into its cookie.
@@ -82,6 +85,8 @@ struct Contents<'a> {
     silent: Option<Silent>,
     #[serde(default)]
     is_posted: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    language: Option<&'a str>,
 }
 
 impl LoginCookies {
@@ -160,6 +165,7 @@ impl LoginCookies {
             previous: contents.previous.map(Secret::new),
             silent: contents.silent,
             is_posted: contents.is_posted,
+            language: contents.language.and_then(Language::of_tag),
         };
         (now.since(login.begun_at) < LIFETIME).then_some(login)
     }
@@ -179,6 +185,7 @@ impl LoginCookies {
             dpop_key: login.expected.dpop_key.as_ref().map(|key| key.expose()),
             silent: login.silent,
             is_posted: login.is_posted,
+            language: login.language.map(Language::tag),
         };
         let plaintext = Zeroizing::new(serde_json::to_vec(&contents).unwrap_or_default());
         let value = URL_SAFE_NO_PAD.encode(self.ring.seal(self.random, &self.context(&name), &plaintext));

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Endpoints;
 use crate::body::Body;
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::fields;
 use crate::oidc::Clients;
 use crate::respond;
@@ -33,7 +33,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 impl Endpoints {
     pub(super) async fn logout(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
         if head.method != Method::POST {
-            return Ok(respond::logout_confirmation(&format!("{}/logout", self.base_path)));
+            let action = format!("{}/logout", self.base_path);
+            return Ok(respond::logout_confirmation(&action, &self.reader(&head.headers)));
         }
         let by_script = fields::accepts(&head.headers, "application/json");
         let location = match self.ticket(&head.headers)? {
@@ -63,7 +64,7 @@ impl Endpoints {
         let state = self.random.token::<16>();
         match self.tasks.spawn(for_request(ending.run(by_script, state))).await {
             Ok(location) => Ok(location?),
-            Err(broken) => Err(Refusal::new(Code::Internal, "The logout broke off.").because(broken)),
+            Err(broken) => Err(Refusal::new(Reason::LogoutBrokeOff).because(broken)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use url::{Position, Url, form_urlencoded};
 
 use crate::config::Origin;
-use crate::error::Refusal;
+use crate::error::{Reason, Refusal};
 
 /// Longer ones would make the login cookie too large; five of those must fit in a request's head.
 pub(super) const LONGEST: usize = 1024;
@@ -11,7 +11,7 @@ pub(super) const LONGEST: usize = 1024;
 /// Reads `return_to`, a path of this origin with its query and fragment, as a browser would; gives it
 /// as the parser writes it, never as it came in.
 pub fn parse(text: &str, origin: &Origin, base_path: &str) -> Result<String, Refusal> {
-    let refused = || Refusal::bad_request("return_to is not a path of this app, such as /orders?page=2.");
+    let refused = || Refusal::new(Reason::ReturnTo);
     // Browsers read a backslash in a path as a slash, and drop tabs and line ends wherever they stand.
     let path = text.split(['?', '#']).next().unwrap_or_default();
     if !path.starts_with('/') || path.contains('\\') || text.chars().any(char::is_control) {
@@ -24,7 +24,7 @@ pub fn parse(text: &str, origin: &Origin, base_path: &str) -> Result<String, Ref
 
 /// Reads `target_link_uri`, an absolute URL of this origin (OpenID Connect Core §4).
 pub fn parse_target_link(text: &str, origin: &Origin, base_path: &str) -> Result<String, Refusal> {
-    let refused = || Refusal::bad_request("target_link_uri is not a URL of this app.");
+    let refused = || Refusal::new(Reason::TargetLink);
     let own = Url::parse(origin.as_str()).map_err(|_| refused())?;
     let url = Url::parse(text).map_err(|_| refused())?;
     own_path(&url, &own, base_path).ok_or_else(refused)

@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::config;
 use crate::connector;
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::oidc::{
     EndedSubject, JwtFault, SecurityEvent, SecurityEventError, SecurityEventFault, Transmitter,
 };
@@ -62,7 +62,7 @@ impl Signals {
 impl Endpoints {
     pub(super) async fn security_events(&self, head: &Parts, body: Body) -> Result<Response<Body>, Refusal> {
         let Some(signals) = &self.signals else {
-            return Err(Refusal::new(Code::NotFound, "Nobody's security events are taken here."));
+            return Err(Refusal::new(Reason::NoSecurityEvents));
         };
         if !signals.is_authorized(&head.headers) {
             tracing::warn!(

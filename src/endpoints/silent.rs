@@ -39,13 +39,14 @@ pub(super) fn is_in_frame(headers: &HeaderMap) -> bool {
 /// What the page around a frame is told: whether somebody is logged in now. Whatever went wrong, this login has
 /// brought nobody in; why, the log says.
 pub(super) fn tell(refusal: Refusal) -> Response<Body> {
-    let code = refusal.code.name().unwrap_or("internal");
+    let code = refusal.code().name().unwrap_or("internal");
+    let (reason, detail) = (refusal.reason.name(), &*refusal.detail());
     let cause = refusal.cause.as_deref().map(|cause| chain(cause));
-    let status = refusal.code.status();
+    let status = refusal.code().status();
     if status.is_server_error() {
-        tracing::warn!(event = "login.silent_failed", code, cause, detail = refusal.detail);
+        tracing::warn!(event = "login.silent_failed", code, cause, reason, detail);
     } else {
-        tracing::info!(event = "login.silent_failed", code, cause, detail = refusal.detail);
+        tracing::info!(event = "login.silent_failed", code, cause, reason, detail);
     }
     let mut response = told(false);
     *response.status_mut() = status;

@@ -5,25 +5,28 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use tokio::time::Instant;
 
-use super::app::{App, User};
+use super::admission::User;
+use super::app::App;
 use super::bearer::Bearer;
 use super::connection::Connection;
-use super::route;
+use super::{guard, route};
 use crate::body::{self, Body};
 use crate::config::{self, Auth};
 use crate::dpop::nonce_of;
 use crate::endpoints::StepUp;
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::files::Files;
+use crate::pages::Pages;
 use crate::proxy::body::{Replay, bounded};
 use crate::proxy::challenge::{TokenRefusal, refusal_of_token};
 use crate::proxy::headers::{self, Facts};
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::{self, Answer, Presented, Upstream};
 use crate::refresh::ClientToken;
-use crate::respond::{self, Audience};
+use crate::respond::{self, Audience, Reader};
 use crate::secret::Secret;
 use crate::session::{Session, cookie};
 use crate::telemetry::RequestId;
@@ -54,8 +57,10 @@ impl Exchange<'_> {
     ) -> Result<Response<Body>, Refusal> {
         let ticket = user.as_ref().map(|user| user.ticket.clone());
         let bearer = self.app.bearer(user, self.rules, self.client_token).await?;
-        if content_length(&request).is_some_and(|length| length > self.app.body_bytes) {
-            return Err(Refusal::new(Code::TooLarge, "The body is larger than is let through here."));
+        if !request.body().is_end_stream()
+            && content_length(&request).is_some_and(|length| length > self.app.body_bytes)
+        {
+            return Err(Refusal::new(Reason::BodyTooLarge));
         }
         let client = self.is_handshake.then(|| self.connection.client.tunnel_end());
         cookie::remove(request.headers_mut(), |name| self.app.owns_cookie(name));
@@ -155,15 +160,14 @@ impl Exchange<'_> {
         wanted: Option<&str>,
     ) -> Result<Response<Body>, Refusal> {
         if step_up.was_just_brought_by(session, self.app.sessions.common().now()) {
-            return Err(Refusal::new(Code::Forbidden, "The login that was just made does not suffice here."));
+            return Err(Refusal::new(Reason::StepUpInsufficient));
         }
         let issuer = self.app.has_several_issuers.then_some(session.identity.issuer.as_str());
         let location = step_up.login_location(&self.app.base_path, issuer, wanted);
         if wanted.is_some() {
             return Ok(respond::see_other(&location));
         }
-        let detail = "You must prove again, or in another way, who you are.";
-        Err(Refusal::new(Code::InsufficientUserAuthentication, detail).with_login_url(location))
+        Err(Refusal::new(Reason::StepUpNeeded).with_login_url(location))
     }
 
     /// What a person navigates to, who can be sent to login and back without a loss.
@@ -181,17 +185,17 @@ impl Exchange<'_> {
         if let Some(hints) = Arc::clone(&self.connection.client).early_hints() {
             request.extensions_mut().insert(hints);
         }
-        let peer = self.connection.peer.ip();
+        let (peer, began) = (self.connection.peer.ip(), Instant::now());
         let facts = Facts {
             origin: &self.app.told_origin,
             peer,
             peer_is_trusted: self.app.trusts(peer),
             request_id: self.request_id,
+            is_handshake: self.is_handshake,
         };
         let mut span = self.upstream.span(&request, &self.path);
-        let began = Instant::now();
         let mut exchange =
-            pin!(self.upstream.forward(request, &self.path, presented, &facts, self.app.random));
+            pin!(self.upstream.forward(request, &self.path, presented, &facts, self.app.random, began));
         let answered = match &span {
             Some(span) => Box::pin(span.within(exchange.as_mut())).await,
             None => exchange.await,
@@ -222,19 +226,19 @@ pub(super) async fn serve_file(
     request: Request<Body>,
     audience: Audience,
     depends_on_session: bool,
+    pages: &Pages,
 ) -> Response<Body> {
+    let language = guard::language(&request, audience);
     let path = route::without_segments(request.uri().path(), segments).to_owned();
     let mut response = files.serve(request, &path).await.map(body::boxed);
     let refusal = match response.status() {
-        StatusCode::NOT_FOUND => Some(Refusal::new(Code::NotFound, "No file has this path.")),
+        StatusCode::NOT_FOUND => Some(Refusal::new(Reason::NoFile)),
         StatusCode::METHOD_NOT_ALLOWED => Some(Refusal::method_not_allowed("GET, HEAD")),
-        StatusCode::INTERNAL_SERVER_ERROR => {
-            Some(Refusal::new(Code::Internal, "The file could not be read."))
-        }
+        StatusCode::INTERNAL_SERVER_ERROR => Some(Refusal::new(Reason::FileUnreadable)),
         _ => None,
     };
     if let Some(refusal) = refusal {
-        let mut answer = respond::refusal(&refusal, audience);
+        let mut answer = respond::refusal(&refusal, audience, &Reader::new(pages, language));
         // R50 holds for what is no file too; where the answer is stricter, its own word stands.
         for (name, value) in response.headers() {
             if !answer.headers().contains_key(name) {

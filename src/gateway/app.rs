@@ -1,35 +1,34 @@
-//! One app: who may use which of its routes, and with what session.
+//! One app: its routes, and what it does for the sessions that use them. Who may use them: `admission`.
 
 use std::net::IpAddr;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 
+use super::admission::User;
 use super::client_address::is_trusted;
 use super::connection::ClientConnection;
 use super::departure::Departure;
 use super::foundation::{BuildError, Core, Shared};
-use super::guard;
 use super::rate_limit::RateLimits;
 use super::route::{self, Paths};
 use crate::body::Body;
-use crate::config::{self, Auth, Target, Token};
-use crate::endpoints::{Endpoint, Endpoints, Means, Roster, Signals, login_location};
-use crate::error::{Code, Refusal};
+use crate::config::{self, Target, Token};
+use crate::endpoints::{Endpoint, Endpoints, Means, Roster, Signals};
+use crate::error::{Reason, Refusal};
 use crate::files::Files;
 use crate::oidc::Clients;
+use crate::pages::Pages;
 use crate::proxy::headers::ToldOrigin;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::{self, Upstream};
 use crate::random::Random;
 use crate::refresh::{ClientToken, ClientTokens, Confirmations, Failure, Refresher};
 use crate::reloaded::Reload;
-use crate::respond::{self, Audience};
-use crate::session::cookie::{self, OpenedCookie, Ticket};
+use crate::session::cookie::{OpenedCookie, Ticket};
 use crate::session::{Session, Sessions};
 use crate::telemetry::metrics::{Readings, Site};
 
@@ -38,6 +37,7 @@ pub(super) struct App {
     pub(super) origin: config::Origin,
     pub(super) told_origin: ToldOrigin,
     pub(super) base_path: String,
+    pub(super) pages: Pages,
     /// Where no route and no endpoint is.
     pub(super) nowhere: Site,
     endpoint_sites: Vec<(Endpoint, Site)>,
@@ -81,37 +81,6 @@ pub(super) enum Answers {
     Upstream(Arc<Upstream>, usize),
     /// The files, and how many segments the route's own path has.
     Files(Files, usize),
-}
-
-/// What is looked at of a request before its body is.
-#[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
-    pub(super) method: &'a Method,
-    pub(super) uri: &'a Uri,
-    pub(super) headers: &'a HeaderMap,
-}
-
-/// A live session that a request may use.
-pub(super) struct User {
-    pub(super) ticket: Arc<OpenedCookie>,
-    pub(super) session: Arc<Session>,
-}
-
-/// Whether a request may go on, and as whom.
-pub(super) struct Admission {
-    pub(super) who: Who,
-    /// The request has a cookie of ours that opens no session: it is taken back with the answer.
-    pub(super) cookie_is_dead: bool,
-}
-
-/// Whom a request comes from.
-pub(super) enum Who {
-    /// One with a live session.
-    User(Box<User>),
-    /// Anybody may make it.
-    Anybody,
-    /// One who must log in first, and is sent there.
-    Stranger(Response<Body>),
 }
 
 impl App {
@@ -177,6 +146,7 @@ impl App {
             login_rate_limits,
             origin: app.origin,
             base_path: app.base_path,
+            pages: app.pages,
             cookies: Arc::clone(shared.cookies),
             endpoints,
             sessions,
@@ -222,71 +192,6 @@ impl App {
         }
     }
 
-    /// Whether a request may use its session, and whether it needs one it does not have.
-    pub(super) async fn admit(
-        &self,
-        rules: &config::Route,
-        head: Head<'_>,
-        audience: Audience,
-        is_handshake: bool,
-    ) -> Result<Admission, Refusal> {
-        if rules.auth == Auth::None {
-            return Ok(Admission { who: Who::Anybody, cookie_is_dead: false });
-        }
-        let headers = head.headers;
-        let cookie = cookie::find(headers, self.sessions.cookie_name())?;
-        let guarded = match guard::route(headers, &self.origin, rules.csrf, is_handshake) {
-            Err(_) if rules.auth == Auth::Optional => {
-                return Ok(Admission { who: Who::Anybody, cookie_is_dead: false });
-            }
-            // Another site's script learns nothing, not even whether there is a session.
-            Err(refusal) if audience == Audience::Script && guard::is_foreign(headers, &self.origin) => {
-                return Err(refusal);
-            }
-            guarded => guarded,
-        };
-        // A request without a cookie never touches the store (R63).
-        let ticket = cookie.as_deref().and_then(|value| self.sessions.ticket(value));
-        let session = match &ticket {
-            Some(ticket) => self.refresher.load(ticket).await?,
-            None => None,
-        };
-        let cookie_is_dead = cookie.is_some() && session.is_none();
-        self.note_visitor(ticket.as_deref().map(Deref::deref), session.as_deref(), cookie_is_dead);
-        let who = match (ticket, session) {
-            // The guard is for the use of a session; without one there was nothing to guard.
-            (Some(ticket), Some(session)) => {
-                guarded?;
-                Who::User(Box::new(User { ticket, session }))
-            }
-            (_, _) if rules.auth == Auth::Optional => Who::Anybody,
-            (_, _) => Who::Stranger(self.ask_for_login(head, audience, cookie_is_dead)?),
-        };
-        Ok(Admission { who, cookie_is_dead })
-    }
-
-    /// A person is sent to login; a script is told where it is. A request other than GET would lose its
-    /// method and its body on the way, and is never redirected.
-    fn ask_for_login(
-        &self,
-        head: Head<'_>,
-        audience: Audience,
-        cookie_is_dead: bool,
-    ) -> Result<Response<Body>, Refusal> {
-        let is_read = matches!(*head.method, Method::GET | Method::HEAD);
-        if audience == Audience::Page && is_read {
-            let wanted = head.uri.path_and_query().map_or("/", |wanted| wanted.as_str());
-            let mut response = respond::see_other(&login_location(&self.base_path, wanted));
-            if cookie_is_dead {
-                self.take_cookie_back(&mut response);
-            }
-            return Ok(response);
-        }
-        let refusal = Refusal::new(Code::Unauthenticated, "There is no session.");
-        let refusal = if cookie_is_dead { self.clear_cookie(refusal) } else { refusal };
-        Err(refusal.with_login_url(format!("{}/login", self.base_path)))
-    }
-
     /// The session with an access token that is fresh, and good as far as the issuer says.
     pub(super) async fn usable(
         &self,
@@ -309,7 +214,7 @@ impl App {
         self.clear_cookie(refusal).with_login_url(format!("{}/login", self.base_path))
     }
 
-    fn clear_cookie(&self, refusal: Refusal) -> Refusal {
+    pub(super) fn clear_cookie(&self, refusal: Refusal) -> Refusal {
         refusal.with_header(header::SET_COOKIE, self.sessions.clear_cookie())
     }
 
@@ -451,7 +356,7 @@ impl Route {
             ));
         }
         if is_handshake && !self.rules.websocket {
-            return Err(Refusal::bad_request("This route does not take WebSockets."));
+            return Err(Refusal::new(Reason::WebsocketNotEnabled));
         }
         Ok(())
     }

@@ -11,9 +11,9 @@ impl Gateway {
     /// What somebody may have tried who must not. What is refused for want of a session is noted
     /// where its cookie is looked at, and what ends one where it ends.
     pub(super) fn note(&self, app: &str, refusal: &Refusal) {
-        match refusal.code {
+        match refusal.code() {
             Code::Csrf | Code::Forbidden | Code::InsufficientUserAuthentication | Code::RateLimited => {
-                let facts = Facts { app, reason: Some(refusal.reason()), ..Facts::default() };
+                let facts = Facts { app, reason: Some(refusal.audited_reason()), ..Facts::default() };
                 self.lasting.sessions.audit().note(Event::RequestRefused, &facts);
             }
             Code::Unauthenticated

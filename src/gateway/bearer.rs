@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::app::{App, User};
+use super::admission::User;
+use super::app::App;
 use crate::config::{self, RouteToken, Token};
 use crate::dpop::Key;
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::refresh::{ClientToken, Failure};
 use crate::secret::Secret;
 use crate::session::Session;
@@ -122,13 +123,13 @@ impl App {
 /// Looked at after each refresh, which may have shrunk the scope (R32). The claims are those of the login.
 pub(super) fn check_rights(session: &Session, rules: &config::Route) -> Result<(), Refusal> {
     let granted = session.tokens.held(rules.token.of_session().map(Arc::as_ref)).map(|held| held.scopes);
-    if !rules.required_scopes.iter().all(|scope| granted.is_some_and(|granted| granted.contains(scope))) {
-        return Err(Refusal::new(Code::Forbidden, "The session lacks a scope that is needed here."));
+    let is_granted = |scope: &&String| granted.is_some_and(|granted| granted.contains(*scope));
+    if let Some(scope) = rules.required_scopes.iter().find(|scope| !is_granted(scope)) {
+        return Err(Refusal::new(Reason::ScopeMissing).saying(format!("The scope `{scope}` is missing.")));
     }
     let claims = &session.identity.claims;
     match rules.required_claims.iter().find(|claim| !claim.is_met_by(claims.get(&claim.name))) {
         None => Ok(()),
-        Some(claim) => Err(Refusal::new(Code::Forbidden, "The user lacks a claim that is needed here.")
-            .because(MissingClaim(claim.name.clone()))),
+        Some(claim) => Err(Refusal::new(Reason::ClaimMissing).because(MissingClaim(claim.name.clone()))),
     }
 }

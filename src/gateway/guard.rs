@@ -6,8 +6,9 @@
 use http::{HeaderMap, HeaderName, Method, Request, header};
 
 use crate::config::{Csrf, Origin};
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::fields::accepts;
+use crate::pages::Language;
 use crate::respond::Audience;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -34,6 +35,14 @@ pub(super) fn audience<B>(request: &Request<B>) -> Audience {
         None => accepts(headers, "text/html") && !says_script(headers),
     };
     if navigates { Audience::Page } else { Audience::Script }
+}
+
+/// The language that a person is answered in; a script is in English.
+pub(super) fn language<B>(request: &Request<B>, audience: Audience) -> Language {
+    match audience {
+        Audience::Page => Language::of_browser(request.headers()),
+        Audience::Script => Language::English,
+    }
 }
 
 /// Where the request was made.
@@ -74,15 +83,12 @@ pub(super) fn route(
         (Csrf::Off, false) => Ok(()),
         // A script cannot add fields to a handshake, but browsers always name its origin (R49).
         (_, true) if headers.contains_key(header::ORIGIN) && initiator == Initiator::Own => Ok(()),
-        (_, true) => Err(foreign()),
-        (_, false) if initiator == Initiator::Foreign => Err(foreign()),
+        (_, true) => Err(Refusal::new(Reason::WebsocketOrigin)),
+        (_, false) if initiator == Initiator::Foreign => Err(foreign(headers, origin)),
         (Csrf::Header, false) if has_csrf_header(headers) => Ok(()),
         (Csrf::Header, false) => Err(header_missing()),
         (Csrf::SameOrigin, false) if initiator == Initiator::Own => Ok(()),
-        (Csrf::SameOrigin, false) => Err(Refusal::new(
-            Code::Csrf,
-            "Neither Sec-Fetch-Site nor Origin says that this request is the app's own.",
-        )),
+        (Csrf::SameOrigin, false) => Err(Refusal::new(Reason::OriginUnproven)),
     }
 }
 
@@ -106,9 +112,7 @@ pub(super) fn login<B>(request: &Request<B>) -> Result<(), Refusal> {
         }
     };
     if refused {
-        return Err(Refusal::bad_request(
-            "A login begins by a navigation: set location.href to this address.",
-        ));
+        return Err(Refusal::new(Reason::LoginByScript));
     }
     Ok(())
 }
@@ -139,7 +143,7 @@ pub(super) fn logout<B>(request: &Request<B>, origin: &Origin) -> Result<(), Ref
     }
     let headers = request.headers();
     match initiator(headers, origin) {
-        Initiator::Foreign => Err(foreign()),
+        Initiator::Foreign => Err(foreign(headers, origin)),
         Initiator::Own | Initiator::Unknown if has_csrf_header(headers) => Ok(()),
         Initiator::Own if is_form(headers) => Ok(()),
         Initiator::Own | Initiator::Unknown => Err(header_missing()),
@@ -156,12 +160,16 @@ fn is_form(headers: &HeaderMap) -> bool {
         .map_or_else(|| !accepts(headers, "application/json"), |mode| mode == "navigate")
 }
 
-fn foreign() -> Refusal {
-    Refusal::new(Code::Csrf, "This request did not come from the app's own origin.")
+fn foreign(headers: &HeaderMap, origin: &Origin) -> Refusal {
+    let sign = match text(headers, &SEC_FETCH_SITE) {
+        Some(site @ ("cross-site" | "same-site")) => format!("Sec-Fetch-Site is {site}."),
+        Some(_) | None => format!("Origin is not {}.", origin.as_str()),
+    };
+    Refusal::new(Reason::ForeignOrigin).saying(sign)
 }
 
 fn header_missing() -> Refusal {
-    Refusal::new(Code::Csrf, "Requests by script carry the header X-CSRF: 1 here.")
+    Refusal::new(Reason::CsrfHeaderMissing)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::app::App;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::session::cookie;
 use crate::worker;
 
@@ -136,7 +136,7 @@ impl Load {
             let waiting = self.seen.waiting.load(Ordering::Relaxed);
             tracing::warn!(event = "server.overloaded", waiting, is_strained = self.is_strained());
         }
-        Refusal::new(Code::Overloaded, "There is too much to do. Try again shortly.")
+        Refusal::new(Reason::TooManyRequests)
     }
 }
 
@@ -189,6 +189,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::error::Code;
 
     fn load(most: usize) -> Load {
         let seen = Seen {
@@ -212,7 +213,7 @@ mod tests {
         assert!(eight.iter().all(|place| !place.is_reserved() && place.take_for_anybody().is_ok()));
         let two: Vec<_> = (0..2).map(|_| load.enter().unwrap()).collect();
         assert!(two.iter().all(|place| place.is_reserved() && place.take_for_anybody().is_err()));
-        assert_eq!(load.enter().unwrap_err().code, Code::Overloaded);
+        assert_eq!(load.enter().unwrap_err().code(), Code::Overloaded);
         drop(eight);
         assert!(takes_anybody(&load), "a refused request has given its place up as well");
     }

@@ -19,7 +19,7 @@ use super::client_address::client_network;
 use crate::body::Body;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, RateLimitKey};
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::rate::{Rate, Standing, micros_since_epoch};
 use crate::seal::KeyRing;
 use crate::session::cookie::SessionId;
@@ -188,8 +188,7 @@ impl<'a> Quota<'a> {
             let standing = limit.count(whose, now).await;
             self.standings.push((limit, standing));
             if !standing.is_within {
-                return Err(Refusal::new(Code::RateLimited, "More requests are let through later.")
-                    .with_retry_after(standing.one_more_in));
+                return Err(Refusal::new(Reason::RateLimit).with_retry_after(standing.one_more_in));
             }
         }
         Ok(())
@@ -306,6 +305,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::config::SessionKey;
+    use crate::error::Code;
     use crate::random::Random;
     use crate::session::store::memory::MemoryStore;
 
@@ -329,7 +329,7 @@ mod tests {
 
     /// What the fields say, in a refusal or not.
     fn told(quota: &Quota<'_>) -> Vec<(String, String)> {
-        let refusal = quota.tell(Err(Refusal::bad_request(""))).unwrap_err();
+        let refusal = quota.tell(Err(Refusal::new(Reason::HostMissing))).unwrap_err();
         let text = |(name, value): &(HeaderName, HeaderValue)| {
             (name.to_string(), value.to_str().unwrap().to_owned())
         };
@@ -376,6 +376,6 @@ mod tests {
         }
         assert!(limits.limits[0].counts.len() as u64 <= MOST_COUNTS);
         let last = limits.quota().count(RateLimitKey::Client, || client(known * 3 - 1)).await;
-        assert_eq!(last.unwrap_err().code, Code::RateLimited, "it remembers those of late");
+        assert_eq!(last.unwrap_err().code(), Code::RateLimited, "it remembers those of late");
     }
 }

@@ -12,6 +12,7 @@ use url::Url;
 use super::error::{AuthorizationError, CallFault, IssuerUnavailable};
 use super::{Client, Expected};
 use crate::config::ResponseMode;
+use crate::fields;
 use crate::secret::Secret;
 
 /// One login's request. What it names wins over the configured authorization parameters.
@@ -28,6 +29,8 @@ pub struct AuthorizationRequest<'a> {
     pub login_hint: Option<&'a str>,
     /// `ui_locales`
     pub ui_locales: Option<&'a str>,
+    /// What the browser accepts, which stands in for `ui_locales` where the issuer says which of them it supports.
+    pub accept_language: &'a [(&'a str, f32)],
 }
 
 impl Client {
@@ -59,7 +62,15 @@ impl Client {
         // From an issuer that is away nobody comes back. A crowd that logs in shares the asking.
         let metadata = self.discovery.confirmed(Duration::ZERO).await?;
         let push_endpoint = self.push_endpoint(&metadata).map_err(IssuerUnavailable::from)?;
-        let parameters = self.request_parameters(request);
+        let supported = metadata.ui_locales_supported.iter().map(String::as_str);
+        // A configured one stands in the parameters already.
+        let is_open = !self.oidc.authorization_parameters.contains_key("ui_locales");
+        // Who takes anything gets what the issuer would choose.
+        let accepted: Vec<_> =
+            request.accept_language.iter().copied().filter(|(range, _)| *range != "*").collect();
+        let preferred = fields::best_tag(&accepted, supported).filter(|_| is_open);
+        let request = AuthorizationRequest { ui_locales: request.ui_locales.or(preferred), ..*request };
+        let parameters = self.request_parameters(&request);
         let parameters = self.signed_where_wanted(parameters, push_endpoint.is_some());
         let parameters = parameters.map_err(|Unspecified| IssuerUnavailable::from(CallFault::NotSigned))?;
         let parameters = match push_endpoint {

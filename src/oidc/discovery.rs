@@ -55,6 +55,8 @@ pub struct Metadata {
     pub id_token_algorithms: Vec<Algorithm>,
     /// Those a userinfo answer may be signed with, likewise; as ID tokens where the issuer does not say.
     pub userinfo_algorithms: Vec<Algorithm>,
+    /// The languages of its pages (Discovery §3).
+    pub ui_locales_supported: Vec<String>,
     /// Whether each authorization response carries `iss` (RFC 9207 §3).
     pub sends_iss: bool,
 }
@@ -141,6 +143,7 @@ impl Metadata {
             id_token_algorithms: id_token_algorithms(document),
             userinfo_algorithms: algorithms(document, "userinfo_signing_alg_values_supported")
                 .unwrap_or_else(|| id_token_algorithms(document)),
+            ui_locales_supported: texts(document, "ui_locales_supported").unwrap_or_default(),
             sends_iss: document.get("authorization_response_iss_parameter_supported")
                 == Some(&Value::Bool(true)),
         })
@@ -241,10 +244,14 @@ fn algorithms(document: &Map<String, Value>, list: &str) -> Option<Vec<Algorithm
 
 /// RFC 8414 §2, with its default.
 fn response_modes(document: &Map<String, Value>) -> Vec<String> {
-    match document.get("response_modes_supported").and_then(Value::as_array) {
-        None => vec!["query".to_owned(), "fragment".to_owned()],
-        Some(modes) => modes.iter().filter_map(|mode| mode.as_str().map(str::to_owned)).collect(),
-    }
+    texts(document, "response_modes_supported")
+        .unwrap_or_else(|| vec!["query".to_owned(), "fragment".to_owned()])
+}
+
+/// The texts of a list; `None` where there is none.
+fn texts(document: &Map<String, Value>, name: &str) -> Option<Vec<String>> {
+    let listed = document.get(name)?.as_array()?.iter();
+    Some(listed.filter_map(|text| text.as_str().map(str::to_owned)).collect())
 }
 
 /// https, or http on loopback where the issuer itself is such a one.

@@ -297,7 +297,7 @@ impl TokenAnswer {
         let issued_token_type = take("issued_token_type");
         let scopes = take("scope").map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect());
         let answer = Self {
-            access_token: Secret::new(access_token.ok_or(TokenFault::AccessToken)?),
+            access_token: Secret::bearer(access_token.ok_or(TokenFault::AccessToken)?),
             lifetime: lifetime(body.get("expires_in")),
             refresh_token,
             id_token,

@@ -4,12 +4,12 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::activity::Activity;
 use super::headers;
-use crate::body::{self, Body, BodyError};
+use crate::body::{self, Body, BodyError, Watch};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -96,10 +96,15 @@ impl HttpBody for Timed {
 
 /// Notes each part of a body as it passes.
 pub fn noting(body: Body, activity: Arc<Activity>) -> Body {
-    body::boxed(body.map_frame(move |frame| {
-        activity.note();
-        frame
-    }))
+    body::watched(body, activity)
+}
+
+impl Watch for Arc<Activity> {
+    fn see(&mut self, frame: Option<Result<&Frame<Bytes>, &BodyError>>, _is_last: bool) {
+        if let Some(Ok(_)) = frame {
+            self.note();
+        }
+    }
 }
 
 /// A body that ends early once `end` is done.
@@ -154,7 +159,7 @@ impl Replay {
         let seen = Arc::new(Mutex::new(seen));
         if has_body {
             let (body, seen) = (std::mem::take(request.body_mut()), Arc::clone(&seen));
-            *request.body_mut() = body::streamed(Recorded { body, seen });
+            *request.body_mut() = body::watched(body, seen);
         }
         Self { method: request.method().clone(), headers: request.headers().clone(), seen }
     }
@@ -170,34 +175,11 @@ impl Replay {
     }
 }
 
-/// A body that is remembered while it streams.
-struct Recorded {
-    body: Body,
-    seen: Arc<Mutex<Seen>>,
-}
-
-impl HttpBody for Recorded {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let ended = frame.is_none() || self.body.is_end_stream();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.push(frame.as_ref().and_then(|frame| frame.as_ref().ok()), ended);
-        drop(seen);
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+/// The body is remembered while it streams.
+impl Watch for Arc<Mutex<Seen>> {
+    fn see(&mut self, frame: Option<Result<&Frame<Bytes>, &BodyError>>, is_last: bool) {
+        let mut seen = self.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.push(frame.and_then(Result::ok), is_last);
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Facts<'a> {
     pub peer_is_trusted: bool,
     /// Names this request in logs, here and upstream.
     pub request_id: RequestId,
+    /// Whether it asks for a WebSocket.
+    pub is_handshake: bool,
 }
 
 /// An app's origin as upstreams are told of it, put together once.
@@ -67,7 +69,7 @@ const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 // Upstreams take these for the word of a proxy in front of them. Compared with `_` and `.` read as `-`,
-// as CGI and many frameworks do; in order, to be searched.
+// as CGI and many frameworks do.
 const IDENTITY: [&str; 34] = [
     "authorization",
     "cf-connecting-ip",
@@ -127,7 +129,17 @@ const IDENTITY_PREFIXES: [&str; 9] = [
     "x-user-",
 ];
 
-/// Makes a request's head ready for the upstream. `token` is the only `Authorization` that ever goes out: with a
+/// The third letter that each of them has, as bits.
+const THIRDS: u32 = {
+    let (mut thirds, mut number) = (0, 0);
+    while number < IDENTITY_PREFIXES.len() {
+        thirds |= 1 << (IDENTITY_PREFIXES[number].as_bytes()[2] & 31);
+        number += 1;
+    }
+    thirds
+};
+
+/// Makes a request's head ready for the upstream, but for `Host`, which each protocol has its own way with. `token` is the only `Authorization` that ever goes out: with a
 /// proof, as a token that is bound to its key (RFC 9449 §7.1).
 pub fn prepare_request(
     headers: &mut HeaderMap,
@@ -136,17 +148,13 @@ pub fn prepare_request(
     proof: Option<HeaderValue>,
     random: Random,
 ) -> Result<(), header::InvalidHeaderValue> {
-    remove_named_by_connection(headers);
-    announce_trailers(headers);
-    let chain = if facts.peer_is_trusted { Chain::of(headers) } else { Chain::default() };
-    remove_all(headers, |name, _| {
-        is_hop_by_hop(name)
-            || claims_identity(name)
-            // The client library names the upstream's own host.
-            || *name == header::HOST
+    let unwanted = sift(headers, |name, _| {
+        claims_identity(name)
             // Met here, by the first read of the body (RFC 9110 §10.1.1).
             || *name == header::EXPECT
     });
+    let chain = if facts.peer_is_trusted { Chain::of(headers) } else { Chain::default() };
+    remove(headers, unwanted);
 
     let peer = facts.peer.to_canonical();
     let node = node(peer);
@@ -172,21 +180,19 @@ pub fn prepare_response(
     token: Option<&Secret>,
     authenticated: bool,
 ) {
-    remove_named_by_connection(headers);
-    announce_trailers(headers);
-    let echoes = |value: &HeaderValue| {
-        token.is_some_and(|token| contains(value.as_bytes(), token.expose().as_bytes()))
-    };
-    remove_all(headers, |name, value| {
-        is_hop_by_hop(name)
-            || *name == CLEAR_SITE_DATA
+    let echoes = |value: &HeaderValue| token.is_some_and(|token| token.is_in(value.as_bytes()));
+    let unwanted = sift(headers, |name, value| {
+        *name == CLEAR_SITE_DATA
             || *name == header::AUTHORIZATION
             // Between the upstream and us.
             || *name == DPOP
             || *name == DPOP_NONCE
+            // By them surrogates and content networks are told something else than other caches.
+            || authenticated && (*name == SURROGATE_CONTROL || *name == CDN_CACHE_CONTROL)
             || name.as_str().starts_with("access-control-allow-")
             || echoes(value)
     });
+    remove(headers, unwanted);
     retain_cookies(headers, owns_cookie);
     if authenticated {
         keep_from_shared_caches(headers);
@@ -206,14 +212,12 @@ pub fn has_ambiguous_framing(headers: &HeaderMap) -> bool {
 /// Filters a message's trailers: nothing that frames, routes or authenticates may come in behind a body
 /// (RFC 9110 §6.5.1).
 pub fn prepare_trailers(trailers: &mut HeaderMap) {
-    remove_all(trailers, |name, _| !may_trail(name));
+    let unwanted = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
+    remove(trailers, unwanted);
 }
 
 /// Announces those trailers alone that may come; hyper sends no others.
 fn announce_trailers(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::TRAILER) {
-        return;
-    }
     let announced: Vec<HeaderName> = members(headers, &header::TRAILER)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(may_trail)
@@ -240,13 +244,26 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out every field that has such a value.
-fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName, &HeaderValue) -> bool) {
-    let unwanted: Vec<HeaderName> = headers
-        .iter()
-        .filter(|(name, value)| is_unwanted(name, value))
-        .map(|(name, _)| name.clone())
-        .collect();
+/// Takes out what `Connection` names, and finds what is to go besides. All fields are looked through once: to look for
+/// each of what hardly any message has would cost more than all that is done with the others.
+fn sift(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName, &HeaderValue) -> bool) -> Vec<HeaderName> {
+    let (mut unwanted, mut has_trailers) = (Vec::new(), false);
+    for (name, value) in &*headers {
+        has_trailers |= *name == header::TRAILER;
+        if is_hop_by_hop(name) || is_unwanted(name, value) {
+            unwanted.push(name.clone());
+        }
+    }
+    if unwanted.contains(&header::CONNECTION) {
+        remove_named_by_connection(headers);
+    }
+    if has_trailers {
+        announce_trailers(headers);
+    }
+    unwanted
+}
+
+fn remove(headers: &mut HeaderMap, unwanted: Vec<HeaderName>) {
     for name in unwanted {
         headers.remove(name);
     }
@@ -267,13 +284,14 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 fn claims_identity(name: &HeaderName) -> bool {
     let name = name.as_str();
-    let Some(first) = name.bytes().next() else { return false };
+    let &[first, ref rest @ ..] = name.as_bytes() else { return false };
     let has_their_length = (LENGTHS[usize::from(first & 31)] >> name.len().min(63)) & 1 == 1;
-    let is_one = || IDENTITY.binary_search_by(|known| known.bytes().cmp(as_read(name))).is_ok();
+    let may_begin_as = rest.get(1).is_some_and(|third| (THIRDS >> (third & 31)) & 1 == 1);
+    let is_one = || IDENTITY.iter().any(|known| known.len() == name.len() && known.bytes().eq(as_read(name)));
     let begins_as =
         |prefix: &&str| name.len() >= prefix.len() && prefix.bytes().eq(as_read(&name[..prefix.len()]));
     (has_their_length && is_one())
-        || (matches!(first, b'o' | b'x') && IDENTITY_PREFIXES.iter().any(begins_as))
+        || (matches!(first, b'o' | b'x') && may_begin_as && IDENTITY_PREFIXES.iter().any(begins_as))
 }
 
 /// A field's name as CGI and many frameworks read it.
@@ -318,9 +336,6 @@ fn sets_own_cookie(value: &HeaderValue, owns_cookie: &impl Fn(&str) -> bool) -> 
 
 /// Marks an answer as made for one user (R44, RFC 9111 §3).
 pub fn keep_from_shared_caches(headers: &mut HeaderMap) {
-    // Fields by which surrogates and content networks are told otherwise.
-    headers.remove(SURROGATE_CONTROL);
-    headers.remove(CDN_CACHE_CONTROL);
     let directives: Vec<String> = members(headers, &header::CACHE_CONTROL)
         .filter_map(|directive| std::str::from_utf8(directive).ok())
         .map(str::to_ascii_lowercase)
@@ -336,10 +351,6 @@ pub fn keep_from_shared_caches(headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("Cookie"));
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    !part.is_empty() && text.windows(part.len()).any(|window| window == part)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,6 +358,10 @@ mod tests {
 
     fn request_id() -> RequestId {
         RequestId::generate(Random::from_source(|bytes| bytes.fill(7)))
+    }
+
+    fn facts(origin: &ToldOrigin, peer: IpAddr, peer_is_trusted: bool) -> Facts<'_> {
+        Facts { origin, peer, peer_is_trusted, request_id: request_id(), is_handshake: false }
     }
 
     fn prepared(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
@@ -359,7 +374,7 @@ mod tests {
         }
         let origin = ToldOrigin::new(&Origin::parse("https://shop.example.com").unwrap());
         let peer = "10.0.0.9".parse().unwrap();
-        let facts = Facts { origin: &origin, peer, peer_is_trusted: trusted, request_id: request_id() };
+        let facts = facts(&origin, peer, trusted);
         prepare_request(&mut headers, &facts, Some(&Secret::new("token")), None, Random::SYSTEM).unwrap();
         headers
     }
@@ -399,7 +414,6 @@ mod tests {
 
     #[test]
     fn r36_every_name_that_claims_identity_is_known_however_it_is_spelled() {
-        assert!(IDENTITY.is_sorted());
         let by_the_rule = |name: &str| {
             let spelled = name.replace(['_', '.'], "-");
             IDENTITY.contains(&spelled.as_str())
@@ -460,12 +474,7 @@ mod tests {
     fn an_ipv6_peer_is_bracketed_and_quoted_and_a_mapped_one_is_ipv4() {
         let origin = ToldOrigin::new(&Origin::parse("http://localhost:8080").unwrap());
         let element = |peer: &str| {
-            let facts = Facts {
-                origin: &origin,
-                peer: peer.parse().unwrap(),
-                peer_is_trusted: false,
-                request_id: request_id(),
-            };
+            let facts = facts(&origin, peer.parse().unwrap(), false);
             let mut headers = HeaderMap::new();
             prepare_request(&mut headers, &facts, None, None, Random::SYSTEM).unwrap();
             (headers[header::FORWARDED].clone(), headers["x-forwarded-for"].clone())

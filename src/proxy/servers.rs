@@ -329,6 +329,7 @@ mod tests {
             strip_prefix: None,
             addresses: hosts.iter().map(tcp).collect(),
             protocol: Protocol::Auto,
+            header_count: 100,
             tls: UpstreamTls::default(),
             health: None,
         }
@@ -541,12 +542,12 @@ mod tests {
                 peer: [127, 0, 0, 1].into(),
                 peer_is_trusted: false,
                 request_id: RequestId::generate(Random::SYSTEM),
+                is_handshake: false,
             };
-            let request = http::Request::new(body::full("order"));
-            let answer = upstream
-                .forward(Box::new(request), &PathAndQuery::from_static("/"), None, &facts, Random::SYSTEM)
-                .await
-                .unwrap();
+            let (request, path) =
+                (Box::new(http::Request::new(body::full("order"))), PathAndQuery::from_static("/"));
+            let answer =
+                upstream.forward(request, &path, None, &facts, Random::SYSTEM, Instant::now()).await.unwrap();
             let body = answer.response.into_body().collect().await.unwrap().to_bytes();
             String::from_utf8_lossy(&body).parse::<u16>().unwrap()
         };

@@ -30,6 +30,7 @@ use upload::Upload;
 pub(super) struct Transport {
     connector: Connector,
     protocol: Protocol,
+    header_count: usize,
     open: Open,
     scheme: Scheme,
     authority: Authority,
@@ -75,6 +76,7 @@ impl Transport {
         Ok(Self {
             connector,
             protocol: upstream.protocol,
+            header_count: upstream.header_count,
             open,
             scheme: if upstream.url.scheme() == "https" { Scheme::HTTPS } else { Scheme::HTTP },
             host: HeaderValue::from_str(authority.as_str())?,
@@ -191,7 +193,9 @@ impl Transport {
             None
         };
         match self.connector.connect(server, offer, open.tls.as_ref()).await? {
-            Connected::Http1(stream) => Ok(Connection::Http1(http1::open(stream, server).await?)),
+            Connected::Http1(stream) => {
+                Ok(Connection::Http1(http1::open(stream, server, self.header_count).await?))
+            }
             Connected::Http2(stream) => Ok(Connection::Http2(slot.open(stream).await?)),
         }
     }
@@ -245,6 +249,7 @@ mod tests {
             strip_prefix: None,
             addresses: Vec::new(),
             protocol: Protocol::Auto,
+            header_count: 100,
             tls: config::UpstreamTls::default(),
             health: None,
         };

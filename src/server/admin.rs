@@ -17,12 +17,12 @@ use super::ACCEPT_PAUSE;
 use super::connection::Listener;
 use super::readiness::Readiness;
 use crate::body::{self, Body};
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::fields;
 use crate::gateway::Gateway;
 use crate::oidc::Availability;
 use crate::random::Random;
-use crate::respond::{self, Audience};
+use crate::respond;
 use crate::telemetry::metrics::{OPENMETRICS, PROMETHEUS_TEXT};
 use crate::telemetry::{RequestId, chain, comes_from};
 
@@ -85,7 +85,7 @@ async fn answer(
     status: &Status,
 ) -> Result<Response<Body>, Infallible> {
     let answered = choose(&request, listener, status).await;
-    let mut response = answered.unwrap_or_else(|refusal| respond::refusal(&refusal, Audience::Script));
+    let mut response = answered.unwrap_or_else(|refusal| respond::problem(&refusal));
     // No page of another origin, and no document in its process, gets hold of it (Fetch §3.7).
     response.headers_mut().insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     Ok(response)
@@ -117,10 +117,7 @@ async fn choose(
             readiness.note_watcher();
             ready(gateway, readiness).await
         }
-        _ => {
-            let detail = "There are /, /livez, /readyz, /metrics and /sessions.";
-            return Err(Refusal::new(Code::NotFound, detail));
-        }
+        _ => return Err(Refusal::new(Reason::NoAdminPage)),
     })
 }
 

@@ -7,9 +7,9 @@ use http::{Request, Response};
 
 use super::connection::Listener;
 use crate::body::Body;
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::gateway::Connection;
-use crate::respond::{self, Audience};
+use crate::respond;
 
 /// The answer of the gateway that is in force now. A panic is a fault of ours; it ends one request and nothing more.
 pub(super) async fn answer(
@@ -21,7 +21,7 @@ pub(super) async fn answer(
     AssertUnwindSafe(in_force.gateway.handle(request, connection)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(event = "request.panicked");
         in_force.gateway.note_panic();
-        let refusal = Refusal::new(Code::Internal, "The gateway failed. This is not your fault.");
-        respond::refusal(&refusal, Audience::Script)
+        let refusal = Refusal::new(Reason::GatewayFailed);
+        respond::problem(&refusal)
     })
 }

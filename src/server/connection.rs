@@ -22,9 +22,9 @@ use super::timing::{TimedStream, Timing};
 use super::tls::{Agreed, InvalidTls, Tls};
 use super::{FAREWELL, TURN_AWAY_TIMEOUT, http1, http2};
 use crate::config::{self, Limits};
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::gateway::Gateway;
-use crate::respond::{self, Audience};
+use crate::respond;
 use crate::telemetry::chain;
 
 /// With what a connection in HTTP/2 begins (RFC 9113 §3.4).
@@ -156,8 +156,7 @@ impl Listener {
         if door.tls.is_none()
             && let Ok(_place) = self.turned_away.try_acquire()
         {
-            let refusal =
-                Refusal::new(Code::Overloaded, "There are too many connections. Try again shortly.");
+            let refusal = Refusal::new(Reason::TooManyConnections);
             say(stream, &refusal).await;
         }
     }
@@ -208,8 +207,7 @@ impl Listener {
         let first = in_time(due, &stopping, stream.look(1, |ahead| ahead.first().copied())).await?;
         if first != TLS_HANDSHAKE {
             if first.is_ascii_uppercase() {
-                say(stream, &Refusal::bad_request("This port speaks HTTPS: the URL begins with https://."))
-                    .await;
+                say(stream, &Refusal::new(Reason::PlainHttp)).await;
             }
             return Err(NotServed::NotEncrypted);
         }
@@ -265,7 +263,7 @@ fn is_http2(ahead: &[u8]) -> Option<bool> {
 
 /// Says this in HTTP/1.1, whatever was asked, and closes the connection.
 async fn say(stream: impl AsyncRead + AsyncWrite + Unpin, refusal: &Refusal) {
-    let (head, body) = respond::refusal(refusal, Audience::Script).into_parts();
+    let (head, body) = respond::problem(refusal).into_parts();
     let Ok(body) = body.collect().await.map(Collected::to_bytes) else { return };
     let mut answer = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
     for (name, value) in &head.headers {

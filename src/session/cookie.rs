@@ -13,7 +13,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cookie::{Cookie, CookieBuilder};
-use http::header::COOKIE;
+use http::header::{COOKIE, GetAll};
 use http::{HeaderMap, HeaderValue};
 use memchr::memchr;
 use zeroize::Zeroizing;
@@ -186,7 +186,7 @@ pub fn clear(session: &config::Session, secure: bool) -> HeaderValue {
 /// # Errors
 /// Where there are different values.
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>, Conflicting> {
-    let mut values = pairs(headers).filter_map(|pair| {
+    let mut values = pairs(headers.get_all(COOKIE)).filter_map(|pair| {
         let (pair_name, value) = split_at_equals(pair)?;
         (pair_name == name.as_bytes()).then_some(value)
     });
@@ -200,7 +200,7 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str
 
 /// The names of the request's cookies that begin with `prefix`.
 pub fn names(headers: &HeaderMap, prefix: &str) -> Vec<String> {
-    pairs(headers)
+    pairs(headers.get_all(COOKIE))
         .filter_map(|pair| std::str::from_utf8(split_at_equals(pair)?.0).ok())
         .filter(|name| name.starts_with(prefix))
         .map(str::to_owned)
@@ -210,11 +210,11 @@ pub fn names(headers: &HeaderMap, prefix: &str) -> Vec<String> {
 /// Takes the cookies out that are ours by their name, and leaves the others as they are, in one field.
 /// Without any left the field goes too.
 pub fn remove(headers: &mut HeaderMap, is_ours: impl Fn(&str) -> bool) {
-    let mut fields = headers.get_all(COOKIE).iter();
-    let Some(first) = fields.next() else { return };
-    let mut is_rewritten = fields.next().is_some();
+    let fields = headers.get_all(COOKIE);
+    let Some(first) = fields.iter().next() else { return };
+    let mut is_rewritten = fields.iter().nth(1).is_some();
     let mut others = Vec::with_capacity(first.len());
-    for pair in pairs(headers) {
+    for pair in pairs(fields) {
         let name = split_at_equals(pair).map_or(pair, |(name, _)| name);
         if std::str::from_utf8(name).is_ok_and(&is_ours) {
             is_rewritten = true;
@@ -235,10 +235,9 @@ pub fn remove(headers: &mut HeaderMap, is_ours: impl Fn(&str) -> bool) {
 }
 
 /// The cookie pairs of all `Cookie` fields, without the space around them, and without empty ones.
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    headers
-        .get_all(COOKIE)
-        .iter()
+fn pairs(fields: GetAll<'_, HeaderValue>) -> impl Iterator<Item = &[u8]> {
+    fields
+        .into_iter()
         .flat_map(|field| split_at_semicolons(field.as_bytes()))
         .map(trim)
         .filter(|pair| !pair.is_empty())
@@ -464,7 +463,7 @@ mod tests {
             assert_eq!(find(&after, "N"), Ok(None), "{fields:?}");
             let others = |headers: &HeaderMap| -> Vec<Vec<u8>> {
                 let is_other = |pair: &&[u8]| !(*pair == b"N" || pair.starts_with(b"N="));
-                pairs(headers).filter(is_other).map(<[u8]>::to_vec).collect()
+                pairs(headers.get_all(COOKIE)).filter(is_other).map(<[u8]>::to_vec).collect()
             };
             assert_eq!(others(&after), others(&before), "{fields:?}");
         }

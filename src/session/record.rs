@@ -121,7 +121,7 @@ impl<'a> OfRoute<'a> {
         };
         let wanted = RouteToken { grant: RouteGrant::from_name(&self.grant_type)?, target };
         let token = AccessToken {
-            value: Secret::new(self.access_token),
+            value: Secret::bearer(self.access_token),
             issued_at: Timestamp::from_millis(self.issued_at),
             expires_at: Timestamp::from_millis(self.expires_at),
             scopes: self.scopes.into_owned(),
@@ -154,7 +154,7 @@ pub(super) fn decode(plaintext: &[u8], record: &Record) -> Result<Session, Unrea
             claims: plaintext.claims.into_owned(),
         },
         tokens: Tokens {
-            access_token: Secret::new(plaintext.access_token),
+            access_token: Secret::bearer(plaintext.access_token),
             issued_at: Timestamp::from_millis(plaintext.access_token_issued_at),
             expires_at: Timestamp::from_millis(plaintext.access_token_expires_at),
             refresh_token: plaintext.refresh_token.map(Secret::new),

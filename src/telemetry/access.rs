@@ -2,20 +2,18 @@
 //! access log where there is one, and in the trace where it is recorded.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, Version};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Frame;
 use tokio::time::Instant;
 
 use super::access_log::Entry;
 use super::metrics::Site;
 use super::request::RequestId;
 use super::trace::{Parent, Span, Tracer};
-use crate::body::{self, Body, BodyError};
+use crate::body::{self, Body, BodyError, Watch};
 use crate::clock::Timestamp;
 
 /// What is noted of a request while it is answered.
@@ -73,13 +71,12 @@ impl<'a> Access<'a> {
     /// The answer's body, whose end is the end of the request.
     pub fn until_sent(self, status: StatusCode, body: Body) -> Body {
         let Self { site, began, entry, recorded } = self;
-        body::streamed(Sending { body, bytes: 0, status, site: site.clone(), began, entry, recorded })
+        body::watched(body, Sending { bytes: 0, status, site: site.clone(), began, entry, recorded })
     }
 }
 
-/// An answer on its way.
+/// What is noted of an answer on its way, and at its end, however that comes: the client may have gone.
 struct Sending {
-    body: Body,
     bytes: u64,
     status: StatusCode,
     site: Site,
@@ -88,33 +85,13 @@ struct Sending {
     recorded: Option<Box<Recorded>>,
 }
 
-impl HttpBody for Sending {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.bytes += data.len() as u64;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+impl Watch for Sending {
+    fn see(&mut self, frame: Option<Result<&Frame<Bytes>, &BodyError>>, _is_last: bool) {
+        let data = frame.and_then(Result::ok).and_then(Frame::data_ref);
+        self.bytes += data.map_or(0, |data| data.len() as u64);
     }
 }
 
-/// However it ended: the client may have gone.
 impl Drop for Sending {
     fn drop(&mut self) {
         let took = self.began.elapsed();

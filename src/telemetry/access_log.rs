@@ -4,8 +4,10 @@
 //! the buffers out. Whoever answers requests never waits for who reads the lines: what is too much is dropped
 //! and counted. No query is in a line, for queries hold codes; no cookie, token, or user either (R62).
 
+use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -83,7 +85,9 @@ impl AccessLog {
     /// Where there is no thread to be had.
     pub(super) fn start(format: LogFormat) -> std::io::Result<()> {
         let log = LOG.get_or_init(|| Self::new(format));
-        let run = || log.run(std::io::stdout());
+        let output = std::io::stdout();
+        let at_once = if is_file(&output) { usize::MAX } else { AT_ONCE };
+        let run = move || log.run(output, at_once);
         *lock(&log.writer) = Some(thread::Builder::new().name("access-log".to_owned()).spawn(run)?);
         Ok(())
     }
@@ -110,14 +114,20 @@ impl AccessLog {
         }
     }
 
-    fn run(&self, mut output: impl Write) {
+    fn run(&self, mut output: impl Write, at_once: usize) {
         let mut lines = Vec::new();
         loop {
             let is_last = self.stops.load(Ordering::Acquire);
             for buffer in &self.buffers {
-                std::mem::swap(&mut lock(buffer).lines, &mut lines);
+                // Two pieces of memory go to and fro between a thread and this one, and to no other thread.
+                let mut waiting = lock(buffer);
+                if waiting.lines.is_empty() {
+                    continue;
+                }
+                std::mem::swap(&mut waiting.lines, &mut lines);
+                drop(waiting);
                 // Where nobody can read any more, there is nothing to be done about it.
-                let _ = write_out(&mut output, &lines);
+                let _ = write_out(&mut output, &lines, at_once);
                 lines.clear();
                 lines.shrink_to(2 * WRITTEN_AT);
             }
@@ -201,11 +211,17 @@ impl Entry {
     }
 }
 
-/// In pieces that no line of another writer to the same pipe gets into.
-fn write_out(output: &mut impl Write, mut lines: &[u8]) -> std::io::Result<()> {
+/// Whether what is written there at once stays together, however much it is.
+fn is_file(output: &impl AsFd) -> bool {
+    let file = output.as_fd().try_clone_to_owned().map(File::from);
+    file.and_then(|file| file.metadata()).is_ok_and(|about| about.is_file())
+}
+
+/// In pieces of so many bytes at most, that no line of another writer to the same pipe gets into.
+fn write_out(output: &mut impl Write, mut lines: &[u8], at_once: usize) -> std::io::Result<()> {
     while !lines.is_empty() {
         let whole = |piece: &[u8]| piece.iter().rposition(|byte| *byte == b'\n');
-        let piece = lines.get(..AT_ONCE).map_or(Some(lines.len() - 1), whole);
+        let piece = lines.get(..at_once).map_or(Some(lines.len() - 1), whole);
         // A line that is longer than that goes by itself.
         let end =
             piece.or_else(|| lines.iter().position(|byte| *byte == b'\n')).map_or(lines.len(), |at| at + 1);
@@ -333,7 +349,7 @@ mod tests {
             lines.push(b'\n');
         }
         let mut pieces = Pieces::default();
-        write_out(&mut pieces, &lines).unwrap();
+        write_out(&mut pieces, &lines, AT_ONCE).unwrap();
         assert_eq!(pieces.0.concat(), lines);
         for piece in &pieces.0 {
             let count = piece.iter().filter(|byte| **byte == b'\n').count();
@@ -344,6 +360,9 @@ mod tests {
             );
         }
         assert!(pieces.0.len() < lines.len() / 2000, "{}", pieces.0.len());
+        let mut whole = Pieces::default();
+        write_out(&mut whole, &lines, usize::MAX).unwrap();
+        assert_eq!(whole.0, [lines], "into a file");
     }
 
     #[test]
@@ -362,7 +381,7 @@ mod tests {
         assert!((900..1100).contains(&dropped), "{dropped}");
         log.stops.store(true, Ordering::Release);
         let mut written = Vec::new();
-        log.run(&mut written);
+        log.run(&mut written, AT_ONCE);
         assert_eq!(written.iter().filter(|byte| **byte == b'\n').count() as u64, 2000 - dropped);
         assert!(
             String::from_utf8(written).unwrap().starts_with("{\"timestamp\":\"1970-01-01T00:00:00.000Z\"")

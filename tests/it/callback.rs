@@ -10,7 +10,7 @@ use url::Url;
 use crate::support::gateway::SESSION_COOKIE;
 use crate::support::redis::Redis;
 use crate::support::shop::{Shop, arrive, ends_the_login, offers_login, problem, with_query};
-use crate::support::wait::in_time;
+use crate::support::wait::{in_time, until};
 
 #[tokio::test]
 async fn r21_the_landing_is_same_site_so_that_a_strict_cookie_does_not_loop() {
@@ -293,12 +293,7 @@ async fn r63_a_store_that_is_away_costs_no_code_and_the_login_goes_on_when_it_is
     assert_eq!(answer.status, 503);
     assert_eq!(shop.issuer.token_requests("authorization_code"), 0);
     redis.restart().await;
-    in_time(async {
-        while arrive(&mut browser, &while_away).await.status == 503 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    until(async || arrive(&mut browser, &while_away).await.status != 503).await;
     assert_eq!(browser.fetch("/api/orders").await.status, 200);
 }
 

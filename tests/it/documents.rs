@@ -11,33 +11,31 @@ use tempfile::TempDir;
 use crate::support::gateway::{AUDIT_KEY, SESSION_KEY};
 
 #[test]
-fn the_readme_s_configuration_is_good() {
+fn the_configuration_of_the_start_is_good() {
+    let manual = fs::read_to_string("docs/start.md").unwrap();
     let readme = fs::read_to_string("README.md").unwrap();
     let (_, rest) = readme.split_once("Write `cloakroom.yaml`:\n\n```yaml\n").unwrap();
     let (yaml, _) = rest.split_once("```").unwrap();
     assert!(yaml.lines().count() <= 15, "fifteen lines are promised");
+    assert!(manual.contains(yaml), "both say the same");
 
     let machine = Machine::new();
     let loaded = config::load(&machine.holds(yaml), &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     let app = &loaded.config.apps[0];
     let redirect = format!("redirect URI `{}{}/callback`", app.origin.as_str(), app.base_path);
-    assert!(readme.contains(&redirect), "the client is registered with {redirect}");
+    assert!(manual.contains(&redirect), "the client is registered with {redirect}");
     let returns =
         format!("post-logout redirect URI `{}{}/logout/callback`", app.origin.as_str(), app.base_path);
-    assert!(readme.contains(&returns), "the client is registered with {returns}");
+    assert!(manual.contains(&returns), "the client is registered with {returns}");
 }
 
 #[test]
-fn the_readme_s_route_to_several_servers_is_good() {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let yaml = |after: &str| {
-        let (_, rest) = readme.split_once(after).unwrap();
-        let (_, rest) = rest.split_once("```yaml\n").unwrap();
-        rest.split_once("```").unwrap().0
-    };
-    let (before, _) = yaml("Write `cloakroom.yaml`:").split_once("    routes:\n").unwrap();
-    let route: String = yaml("### Upstreams").lines().map(|line| format!("      {line}\n")).collect();
+fn the_manual_s_route_to_several_servers_is_good() {
+    let start = yaml("docs/start.md", "## Write the file");
+    let (before, _) = start.split_once("    routes:\n").unwrap();
+    let route: String =
+        yaml("docs/upstreams.md", "## Upstreams").lines().map(|line| format!("      {line}\n")).collect();
     let machine = Machine::new();
     let file = machine.holds(&format!("{before}    routes:\n{route}"));
     let loaded = config::load(&file, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
@@ -57,23 +55,20 @@ fn the_readme_s_route_to_several_servers_is_good() {
 }
 
 #[test]
-fn the_readme_s_several_issuers_and_shared_signals_are_good() {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let yaml = |after: &str| {
-        let (_, rest) = readme.split_once(after).unwrap();
-        let (_, rest) = rest.split_once("```yaml\n").unwrap();
-        rest.split_once("```").unwrap().0
-    };
-    let (before, rest) = yaml("Write `cloakroom.yaml`:").split_once("    oidc:\n").unwrap();
+fn the_manual_s_several_issuers_and_shared_signals_are_good() {
+    let start = yaml("docs/start.md", "## Write the file");
+    let (before, rest) = start.split_once("    oidc:\n").unwrap();
     let (_, routes) = rest.split_once("    routes:\n").unwrap();
-    let (issuers, signals) = (yaml("### Several issuers"), yaml("### Shared signals"));
+    let issuers = yaml("docs/login.md", "## Several issuers");
+    let signals = yaml("docs/login.md", "## Shared signals");
+    let manual = fs::read_to_string("docs/login.md").unwrap();
     let machine = Machine::new();
     let file = machine.holds(&format!("{before}{issuers}{signals}    routes:\n{routes}"));
     let loaded = config::load(&file, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
     let app = &loaded.config.apps[0];
     let callback = format!("{}{}{}", app.origin.as_str(), app.base_path, app.oidc[0].callback_path());
     assert!(
-        app.oidc.len() == 2 && readme.contains(&format!("`{callback}`")),
+        app.oidc.len() == 2 && manual.contains(&format!("`{callback}`")),
         "{callback} is to be registered"
     );
     assert!(app.shared_signals.as_ref().unwrap().authorization.is_some());
@@ -115,11 +110,19 @@ fn each_dependency_has_its_reason() {
     assert_eq!(gone.collect::<Vec<_>>(), [&""; 0], "a reason for what is not there");
 }
 
-/// A machine as the README's reader has set it up, in a folder.
-struct Machine(TempDir);
+/// The first block of YAML behind a heading.
+fn yaml(document: &str, heading: &str) -> String {
+    let text = fs::read_to_string(document).unwrap();
+    let (_, rest) = text.split_once(&format!("\n{heading}\n")).unwrap();
+    let (_, rest) = rest.split_once("```yaml\n").unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+/// A machine as the manual's reader has set it up, in a folder.
+pub(crate) struct Machine(TempDir);
 
 impl Machine {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = TempDir::new().unwrap();
         fs::create_dir_all(folder.path().join("etc/cloakroom")).unwrap();
         fs::create_dir_all(folder.path().join("srv/shop/dist")).unwrap();
@@ -134,9 +137,14 @@ impl Machine {
         Self(folder)
     }
 
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &str {
+        self.0.path().to_str().unwrap()
+    }
+
     /// A file with this content, its absolute paths moved to here.
-    fn holds(&self, yaml: &str) -> PathBuf {
-        let root = self.0.path().to_str().unwrap();
+    pub(crate) fn holds(&self, yaml: &str) -> PathBuf {
+        let root = self.folder();
         let yaml =
             yaml.replace(" /etc/", &format!(" {root}/etc/")).replace(" /srv/", &format!(" {root}/srv/"));
         let file = self.0.path().join("cloakroom.yaml");

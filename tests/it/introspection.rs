@@ -53,6 +53,37 @@ async fn confirmed(shop: &Shop, browser: &mut Browser) -> String {
     token(shop, browser).await
 }
 
+/// A shop with a user, and the token that is confirmed.
+async fn in_use(change: impl FnOnce(&Issuer)) -> (Shop, Browser, String) {
+    let shop = shop_with(change).await;
+    let mut browser = shop.user().await;
+    let first = confirmed(&shop, &mut browser).await;
+    (shop, browser, first)
+}
+
+/// The same a while later, when the issuer has taken that token back.
+async fn in_use_and_dead(change: impl FnOnce(&Issuer)) -> (Shop, Browser, String) {
+    let (shop, browser, first) = in_use(change).await;
+    shop.issuer.kill(&first);
+    shop.pass(30);
+    (shop, browser, first)
+}
+
+/// Twenty at a time call the API, and each is let through.
+async fn twenty_at_a_time(browser: &Browser) {
+    let mut calls = JoinSet::new();
+    for _ in 0..20 {
+        let mut window = browser.window();
+        calls.spawn(async move { window.fetch("/api/orders").await.status.as_u16() });
+    }
+    assert_eq!(calls.join_all().await, [200; 20]);
+}
+
+async fn assert_counted(shop: &Shop, name: &str, label: &str, expected: f64) {
+    let counted = metric(shop.gateway.admin, name, label).await;
+    assert!((counted - expected).abs() < f64::EPSILON, "{name} {label}: {counted}");
+}
+
 #[track_caller]
 fn assert_ended(answer: &Answer, code: &str) {
     assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (401, code), "{}", answer.text());
@@ -77,12 +108,7 @@ async fn rfc7662_a_token_in_use_is_confirmed_once_in_an_interval_however_many_us
     assert_eq!(shop.introspections(), 0, "it was issued less than an interval ago");
     for round in 1..=3 {
         shop.pass(30);
-        let mut calls = JoinSet::new();
-        for _ in 0..20 {
-            let mut window = browser.window();
-            calls.spawn(async move { window.fetch("/api/orders").await.status.as_u16() });
-        }
-        assert_eq!(calls.join_all().await, [200; 20]);
+        twenty_at_a_time(&browser).await;
         assert_eq!(shop.introspections(), round);
     }
     assert!(shop.upstream.tokens().iter().all(|token| *token == first));
@@ -93,24 +119,13 @@ async fn rfc7662_a_token_in_use_is_confirmed_once_in_an_interval_however_many_us
         (Some(first.as_str()), Some("access_token"))
     );
     assert!(asked.headers[AUTHORIZATION].to_str().unwrap().starts_with("Basic "), "the client proves itself");
-    let counted =
-        metric(shop.gateway.admin, "cloakroom_token_introspections_total", "result=\"active\"").await;
-    assert!((counted - 3.0).abs() < f64::EPSILON, "{counted}");
+    assert_counted(&shop, "cloakroom_token_introspections_total", "result=\"active\"", 3.0).await;
 }
 
 #[tokio::test]
 async fn rfc7662_a_dead_token_is_replaced_before_it_is_sent() {
-    let shop = shop().await;
-    let mut browser = shop.user().await;
-    let first = confirmed(&shop, &mut browser).await;
-    shop.issuer.kill(&first);
-    shop.pass(30);
-    let mut calls = JoinSet::new();
-    for _ in 0..20 {
-        let mut window = browser.window();
-        calls.spawn(async move { window.fetch("/api/orders").await.status.as_u16() });
-    }
-    assert_eq!(calls.join_all().await, [200; 20]);
+    let (shop, browser, first) = in_use_and_dead(|_| {}).await;
+    twenty_at_a_time(&browser).await;
     let sent = shop.upstream.tokens();
     assert!(sent[1..].iter().all(|token| *token != first && *token == sent[1]), "{sent:?}");
     assert_eq!(shop.issuer.token_requests("refresh_token"), 1);
@@ -119,24 +134,19 @@ async fn rfc7662_a_dead_token_is_replaced_before_it_is_sent() {
 
 #[tokio::test]
 async fn rfc7662_a_dead_token_that_nothing_can_replace_ends_the_session() {
-    let shop = shop_with(|issuer| issuer.behave(|behaviour| behaviour.issues_refresh_tokens = false)).await;
-    let mut browser = shop.user().await;
-    let (cookie, first) = (browser.session_cookie().unwrap(), confirmed(&shop, &mut browser).await);
-    shop.issuer.kill(&first);
-    shop.pass(30);
+    let without = |issuer: &Issuer| issuer.behave(|behaviour| behaviour.issues_refresh_tokens = false);
+    let (shop, mut browser, first) = in_use_and_dead(without).await;
+    let cookie = browser.session_cookie().unwrap();
     assert_ended(&browser.fetch("/api/orders").await, "session-ended");
     browser.plant(SESSION_COOKIE, &cookie);
     assert_ended(&browser.fetch("/api/orders").await, "unauthenticated");
     assert_eq!(shop.upstream.tokens(), [first], "it was not sent again");
-    let ended = metric(shop.gateway.admin, "cloakroom_logouts_total", "cause=\"token_inactive\"").await;
-    assert!((ended - 1.0).abs() < f64::EPSILON, "{ended}");
+    assert_counted(&shop, "cloakroom_logouts_total", "cause=\"token_inactive\"", 1.0).await;
 }
 
 #[tokio::test]
 async fn rfc7662_a_login_that_has_ended_at_the_issuer_ends_here() {
-    let shop = shop().await;
-    let mut browser = shop.user().await;
-    let first = confirmed(&shop, &mut browser).await;
+    let (shop, mut browser, first) = in_use(|_| {}).await;
     shop.issuer.end_login_of(&first);
     shop.pass(30);
     assert_ended(&browser.fetch("/api/orders").await, "session-ended");
@@ -146,9 +156,7 @@ async fn rfc7662_a_login_that_has_ended_at_the_issuer_ends_here() {
 #[tokio::test]
 async fn rfc7662_an_answer_about_somebody_else_is_that_of_a_dead_token_and_no_new_identity() {
     for other in [json!({"sub": "mallory"}), json!({"client_id": "other"}), json!({"sub": ["alice"]})] {
-        let shop = shop().await;
-        let mut browser = shop.user().await;
-        let first = confirmed(&shop, &mut browser).await;
+        let (shop, mut browser, first) = in_use(|_| {}).await;
         shop.says(&other);
         shop.pass(30);
         assert_ne!(token(&shop, &mut browser).await, first, "{other}");
@@ -178,9 +186,7 @@ async fn rfc7662_an_issuer_that_does_not_say_ends_nothing_and_is_asked_again_soo
         Fault::text(200, "application/json", "{\"active\":true,\"active\":false}"),
     ];
     for fault in faults {
-        let shop = shop().await;
-        let mut browser = shop.user().await;
-        let first = confirmed(&shop, &mut browser).await;
+        let (shop, mut browser, first) = in_use(|_| {}).await;
         shop.issuer.fail(Endpoint::Introspect, fault.clone());
         shop.pass(30);
         for _ in 0..5 {
@@ -227,12 +233,8 @@ async fn rfc7662_an_issuer_that_never_answers_holds_one_request_up_and_not_for_l
 
 #[tokio::test]
 async fn rfc7662_a_dead_token_is_not_sent_while_its_replacement_is_not_to_be_had() {
-    let shop = shop().await;
-    let mut browser = shop.user().await;
-    let first = confirmed(&shop, &mut browser).await;
-    shop.issuer.kill(&first);
+    let (shop, mut browser, first) = in_use_and_dead(|_| {}).await;
     shop.issuer.fail(Endpoint::Token, Fault::status(503));
-    shop.pass(30);
     for _ in 0..3 {
         let answer = browser.fetch("/api/orders").await;
         assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (503, "issuer-unavailable"));
@@ -273,8 +275,6 @@ async fn rfc7662_an_issuer_that_calls_every_token_of_a_client_dead_that_may_not_
             assert_eq!(confirmed(&shop, &mut browser).await, first);
         }
         assert_eq!((shop.introspections(), shop.issuer.token_requests("refresh_token")), (3, 0));
-        let refused =
-            metric(shop.gateway.admin, "cloakroom_token_introspections_total", "result=\"refused\"").await;
-        assert!((refused - 3.0).abs() < f64::EPSILON, "{refused}");
+        assert_counted(&shop, "cloakroom_token_introspections_total", "result=\"refused\"", 3.0).await;
     }
 }

@@ -270,6 +270,23 @@ async fn r65_fields_beyond_their_number_are_431() {
 }
 
 #[tokio::test]
+async fn a_head_that_cannot_be_read_is_answered_with_a_status_alone_and_the_end() {
+    let upstream = Upstream::start().await;
+    let gateway = limited(&upstream, "header_count: 20").await;
+    let many = "X: 1\r\n".repeat(20);
+    for (request, status) in
+        [("GET / HTTP/1.1\r\nHost app\r\n\r\n".to_owned(), "400 "), (head("GET /", &many), "431 ")]
+    {
+        let mut wire = Wire::connect(gateway.address).await;
+        wire.send(&request).await;
+        let answer = String::from_utf8(wire.rest().await).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n") && !answer.contains("content-type"), "{answer}");
+    }
+    assert!(upstream.arrived().is_empty());
+}
+
+#[tokio::test]
 async fn r65_a_connection_that_may_become_http_2_is_silent_no_longer_than_others() {
     let upstream = Upstream::start().await;
     let mut setup = Setup::new(NO_ISSUER).for_anybody("/", &upstream.url());

@@ -112,5 +112,12 @@ fn client(oidc: &config::Oidc, clock: Arc<dyn Clock>) -> Result<Client, cloakroo
 }
 
 fn request(expected: &Expected) -> AuthorizationRequest<'_> {
-    AuthorizationRequest { state: "state-1", expected, prompt: None, login_hint: None, ui_locales: None }
+    AuthorizationRequest {
+        state: "state-1",
+        expected,
+        prompt: None,
+        login_hint: None,
+        ui_locales: None,
+        accept_language: &[],
+    }
 }

@@ -132,7 +132,7 @@ async fn r65_requests_of_live_sessions_are_the_last_to_be_refused() {
     assert!(is_shed(&ask(&gateway, "/", Some(&cookie)).await), "the route looks at no session");
     let login = bare(gateway.address, ORIGIN, Method::GET, "/bff/login", &PAGE).await;
     assert_eq!(login.status, 503);
-    assert!(login.text().contains("Too many requests at the moment"), "{}", login.text());
+    assert!(login.text().contains("<h1>Too many people are here at the moment</h1>"), "{}", login.text());
     for target in
         ["/bff/session", "/bff/callback?state=x", "/bff/frontchannel-logout", "/bff/logout/callback"]
     {

@@ -148,7 +148,7 @@ async fn people_are_told_on_a_page() {
     from(&shop.gateway, "127.0.0.1").await;
     let page = shop.bare(Method::GET, "/api", &PAGE).await;
     assert_eq!(page.status, 429);
-    assert!(page.text().contains("<h1>You have made too many requests</h1>"), "{}", page.text());
+    assert!(page.text().contains("<h1>Too many attempts in a short time</h1>"), "{}", page.text());
     assert_eq!(page.headers[RETRY_AFTER], "60");
     assert_eq!(field(&page.headers, "ratelimit"), "\"client\";r=0;t=60");
 }

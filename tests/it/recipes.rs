@@ -9,8 +9,7 @@ use tempfile::TempDir;
 use crate::support::gateway::{SESSION_KEY, program};
 use crate::support::wait::in_time;
 
-const ISSUERS: [&str; 8] =
-    ["auth0", "authentik", "cognito", "entra-id", "google", "keycloak", "okta", "zitadel"];
+const PAGE: &str = "docs/issuers.md";
 
 #[tokio::test]
 async fn check_accepts_each_recipe_without_a_warning() {
@@ -28,14 +27,30 @@ async fn check_accepts_each_recipe_without_a_warning() {
 }
 
 #[test]
-fn there_is_a_recipe_for_each_issuer_that_the_readme_names() {
-    let names: Vec<_> =
-        recipes().iter().map(|recipe| recipe.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
-    assert_eq!(names, ISSUERS);
-    let readme = fs::read_to_string("README.md").unwrap();
-    for name in ISSUERS {
-        assert!(readme.contains(&format!("(config/recipes/{name}.yaml)")), "{name}");
+fn the_page_on_issuers_shows_each_recipe_as_it_is() {
+    let page = fs::read_to_string(PAGE).unwrap();
+    let mut parts = page.split("<!-- recipe: ");
+    let mut written = parts.next().unwrap().to_owned();
+    let mut shown = Vec::new();
+    for part in parts {
+        let (name, rest) = part.split_once(" -->").unwrap();
+        let recipe = PathBuf::from(format!("config/recipes/{name}.yaml"));
+        let text = fs::read_to_string(&recipe).unwrap();
+        // What follows is the next issuer's heading; what stands between is made here.
+        let next = rest.find("\n## ").map_or("", |next| &rest[next..]);
+        written += &format!("<!-- recipe: {name} -->\n\n```yaml\n{text}```\n{next}");
+        shown.push(recipe);
     }
+    if std::env::var_os("CLOAKROOM_WRITE_DOCS").is_some() {
+        fs::write(PAGE, &written).unwrap();
+    } else {
+        assert!(
+            page == written,
+            "run `CLOAKROOM_WRITE_DOCS=1 cargo test --test it recipes` to write {PAGE} anew"
+        );
+    }
+    shown.sort();
+    assert_eq!(shown, recipes());
 }
 
 #[test]

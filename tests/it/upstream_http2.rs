@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, Version};
+use http::header::LINK;
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
@@ -17,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Barrier, mpsc};
 
+use crate::support::frames::{self, Outcome};
 use crate::support::gateway::{Gateway, NO_ISSUER, Setup};
 use crate::support::upstream::{Body, full};
 use crate::support::wait::in_time;
@@ -76,6 +78,26 @@ async fn open(url: &str) -> Gateway {
     Setup::new(NO_ISSUER).route(&route).start().await
 }
 
+/// Answers each request behind early hints.
+async fn hinting() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            tokio::spawn(async move {
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let hints = Response::builder().status(StatusCode::EARLY_HINTS).header(LINK, "</a.css>");
+                    respond.send_informational(hints.body(()).unwrap()).unwrap();
+                    let mut body = respond.send_response(Response::new(()), false).unwrap();
+                    body.send_data(Bytes::from("answered"), true).unwrap();
+                }
+            });
+        }
+    });
+    url
+}
+
 /// Sends back what comes, part by part, and ends as gRPC does.
 async fn echo(request: Request<Incoming>) -> Response<Body> {
     let (sender, mut parts) = mpsc::channel::<Frame<Bytes>>(1);
@@ -100,6 +122,20 @@ async fn echo(request: Request<Incoming>) -> Response<Body> {
 }
 
 #[tokio::test]
+async fn early_hints_over_http2_are_passed_over_and_spoil_no_answer() {
+    let route = format!("path: /, upstream: {{url: \"{}\", protocol: http2}}, auth: none", hinting().await);
+    let mut setup = Setup::new(NO_ISSUER).route(&route);
+    setup.server = "h2c: true".to_owned();
+    let gateway = setup.start().await;
+    let reply = ask(gateway.address, head("GET /", "")).await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, "answered"));
+    assert_eq!(reply.field("link"), None);
+    let mut client = frames::Frames::connect(gateway.address).await;
+    client.send(frames::get(1, "/")).await;
+    assert_eq!(client.outcome(1).await, Outcome::Status(200), "and nothing before it");
+}
+
+#[tokio::test]
 async fn requests_at_the_same_time_share_a_connection() {
     const AT_ONCE: usize = 20;
     let all_are_here = Arc::new(Barrier::new(AT_ONCE));
@@ -107,6 +143,7 @@ async fn requests_at_the_same_time_share_a_connection() {
         let all_are_here = Arc::clone(&all_are_here);
         async move {
             assert_eq!(request.version(), Version::HTTP_2);
+            assert!(!request.headers().contains_key("host"), "which the client has asked");
             all_are_here.wait().await;
             full(request.uri().to_string())
         }

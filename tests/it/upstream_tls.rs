@@ -11,15 +11,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::certificates::{Authority, Certificate};
 use crate::support::gateway::{NO_ISSUER, Setup};
+use crate::support::tls_door;
 use crate::support::upstream::{Body, full};
 use crate::support::wait::until;
 use crate::support::wire::{Reply, ask, head};
@@ -34,21 +31,7 @@ struct Server<'a> {
 impl Server<'_> {
     /// Answers with what the connection is. Gives its port.
     async fn start(self, certificate: &Certificate) -> u16 {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
-        let builder = match self.clients {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(CertificateDer::from_pem_file(authority.pem()).unwrap()).unwrap();
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let chain = vec![CertificateDer::from_pem_file(&certificate.certificate).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(&certificate.key).unwrap();
-        let mut config = builder.with_single_cert(chain, key).unwrap();
+        let mut config = tls_door::settings(certificate, self.clients);
         config.alpn_protocols = self.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

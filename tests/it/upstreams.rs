@@ -47,6 +47,26 @@ async fn servers_share_the_load_and_know_the_url_s_host() {
 }
 
 #[tokio::test]
+async fn an_answer_has_no_more_fields_than_are_let_through() {
+    for (keys, most) in [("", 100), (", header_count: 20", 20), (", header_count: 250", 250)] {
+        for (fields, status) in [(most, 200), (most + 1, 502)] {
+            let upstream = Upstream::answering(move |_| {
+                let mut response = full("");
+                // `Content-Length` and `Date` are there besides.
+                for number in 2..fields {
+                    response.headers_mut().append("x-field", number.into());
+                }
+                response
+            })
+            .await;
+            let gateway = before(&of(&[&upstream]), keys, "").await;
+            let reply = get(&gateway).await;
+            assert_eq!(reply.status, status, "{fields} fields{keys}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_dies_costs_no_request_and_returns_when_it_is_back() {
     let (one, other) = (Upstream::start().await, Upstream::start().await);
     let gateway = before(&of(&[&one, &other]), "", "").await;

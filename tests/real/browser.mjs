@@ -3,7 +3,7 @@
 //   node browser.mjs SCENARIO '{"gateway": "http://localhost:8080", "admin": "http://127.0.0.1:9999"}'
 //
 //   gateway   the app's origin; its `/` is spa/, its `/api/hello` answers 200 with a session
-//   admin     the issuer's, as issuer.mjs prints it; the scenario `demo`, on examples/demo, needs none
+//   admin     the issuer's, as issuer.mjs prints it
 //   page      wants a session of a navigation too, and then answers 200 (`auth: required`, `csrf: off`); default /private
 //   api       default /api/hello
 //   The scenario `websocket_over_http2` wants HTTPS, and an echo of one message at /ws; no issuer.
@@ -16,7 +16,7 @@ import { check, context, cookieName, fillLoginForm, navigations, options as give
 
 const options = { api: '/api/hello', page: '/private', ...given };
 
-await run({ login_call_refresh_logout, cookie_attributes, strict_does_not_loop, two_tabs, no_token_in_script, silent_login, websocket_over_http2, demo });
+await run({ login_call_refresh_logout, cookie_attributes, strict_does_not_loop, two_tabs, no_token_in_script, silent_login, websocket_over_http2 });
 
 /** The whole life of a session, by clicks. */
 async function login_call_refresh_logout() {
@@ -196,49 +196,6 @@ async function websocket_over_http2() {
   assert.equal(echoed, 'through a stream');
   assert.equal((await handshake).response.status, 200, 'an extended CONNECT, not an upgrade');
   console.log('the WebSocket came in a stream');
-}
-
-/** The demo's page and its issuer's, which have elements of their own. */
-async function demo() {
-  const page = await open();
-  await shows(page, '#who', 'Nobody.');
-  await page.click('#call');
-  await shows(page, '#outcome', /^401/);
-  check(true, 'without a session the page shows 401');
-  await page.click('#login');
-  const logIn = async (password) => {
-    await page.fill('#password', password);
-    await page.click('form button');
-  };
-  await page.fill('#username', options.user);
-  await logIn('looking-glass');
-  await shows(page, '#message', /Wrong user name or password/);
-  check(await page.inputValue('#username') === options.user, 'a wrong password is refused, and the name need not be typed again');
-  await logIn(options.password);
-  await page.waitForURL(`${origin}/`);
-  await shows(page, '#who', 'You are Alice Liddell.');
-  check(true, 'the page shows who is logged in');
-
-  await page.click('#call');
-  await shows(page, '#outcome', /^200: .* access token 1 /);
-  check(true, 'the page shows the answer of the API');
-  const left = async () => Number((await page.textContent('#left')).match(/^\d+/)?.[0]);
-  const before = await left();
-  await until('countdown', async () => (await left()) < before);
-  check(before <= 20, 'the page counts the token down');
-  await page.check('#keep-calling');
-  await page.locator('#replaced li').first().waitFor();
-  await shows(page, '#outcome', /^200: .* access token ([2-9]|\d\d) /);
-  check((await left()) > 0, 'the page shows that the token was replaced');
-  await page.uncheck('#keep-calling');
-
-  for (const place of ['#cookie', '#local', '#session']) await shows(page, place, 'empty');
-  check(await page.evaluate(() => document.cookie) === '', 'document.cookie is empty, and shown so');
-  const [cookie] = await sessionCookies();
-  check(cookie.httpOnly && cookie.sameSite === 'Strict', 'though there is a session cookie');
-  await page.click('form button');
-  await shows(page, '#who', 'Nobody.');
-  check(page.url() === `${origin}/` && (await sessionCookies()).length === 0, 'logout ends in the app, without the cookie');
 }
 
 /** Runs in the page. */

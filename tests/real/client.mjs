@@ -68,12 +68,15 @@ async function expiring() {
   await logIn(page);
   await page.evaluate(() => {
     window.reasons = [];
-    client.createClient({ warnBefore: 3 }).subscribe((_, reason) => reasons.push(reason));
+    window.warning = client.createClient({ warnBefore: 3 });
+    warning.subscribe((_, reason) => reasons.push(reason));
   });
   await until('warning', () => page.evaluate(() => reasons.includes('expiring')));
   check(await page.evaluate(async () => (await client.session()).authenticated), 'the session still lives when it is warned of');
+  await page.evaluate(() => client.fetch('/api/hello').then(warning.session));
+  check(await page.evaluate(() => reasons.includes('extended')), 'a call has put it off');
   await until('end', () => page.evaluate(() => reasons.includes('logout')));
-  check((await page.evaluate(() => reasons.join())) === 'loaded,expiring,logout', 'warned once, then told');
+  check((await page.evaluate(() => reasons.join())) === 'loaded,expiring,extended,expiring,logout', 'warned once each time, and told of each change');
 }
 
 /** Without a network a call fails as any other; with it, the page asks again. */

@@ -13,7 +13,7 @@ use cloakroom::random::Random;
 use sha2::{Digest, Sha256};
 
 /// Short, so that a visitor sees it replaced.
-pub const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(20);
+pub const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
 
@@ -162,6 +162,11 @@ impl Grants {
         self.logins.map.remove(cookie);
     }
 
+    /// Forgets all logins, and gives what they were.
+    pub fn log_everybody_out(&mut self) -> Vec<Login> {
+        self.logins.map.drain().map(|(_, login)| login).collect()
+    }
+
     /// Gives out a code.
     pub fn issue_code(&mut self, code: Code) -> String {
         let value = Random::SYSTEM.token::<32>();
@@ -242,6 +247,19 @@ impl Grants {
             number,
             expires_in: access.expires_at.since(now),
         })
+    }
+}
+
+#[cfg(test)]
+impl Grants {
+    /// Cookies, codes and tokens, as far as they are remembered.
+    pub fn secrets(&self) -> Vec<String> {
+        let tokens = self.families.map.values().flat_map(|family| {
+            let access = family.access_tokens.iter().map(|access| access.token.clone());
+            access.chain(family.refresh_token.clone())
+        });
+        let codes = self.codes.map.keys().chain(self.spent_codes.map.keys()).cloned();
+        tokens.chain(codes).chain(self.logins.map.keys().cloned()).collect()
     }
 }
 
@@ -356,14 +374,14 @@ mod tests {
     }
 
     #[test]
-    fn an_access_token_lives_for_20_seconds_and_its_successor_is_numbered() {
+    fn an_access_token_lives_for_a_minute_and_its_successor_is_numbered() {
         let mut grants = Grants::default();
         let first = tokens(&mut grants);
-        assert_eq!(grants.caller(&first.access_token, later(19)).unwrap().number, 1);
-        assert_eq!(grants.caller(&first.access_token, later(20)), None);
-        let second = grants.refresh(&first.refresh_token.unwrap(), later(15)).unwrap();
-        assert_eq!(grants.caller(&second.access_token, later(34)).unwrap().number, 2);
-        assert!(grants.caller(&first.access_token, later(19)).is_some(), "the old one lives on to its end");
+        assert_eq!(grants.caller(&first.access_token, later(59)).unwrap().number, 1);
+        assert_eq!(grants.caller(&first.access_token, later(60)), None);
+        let second = grants.refresh(&first.refresh_token.unwrap(), later(45)).unwrap();
+        assert_eq!(grants.caller(&second.access_token, later(104)).unwrap().number, 2);
+        assert!(grants.caller(&first.access_token, later(59)).is_some(), "the old one lives on to its end");
     }
 
     #[test]

@@ -32,9 +32,10 @@ impl SigningKey {
         json!({"keys": [self.jwk]})
     }
 
-    /// An ID token of these claims.
-    pub fn sign(&self, claims: &Value) -> jsonwebtoken::errors::Result<String> {
-        let header = Header { kid: self.jwk.common.key_id.clone(), ..Header::new(Algorithm::ES256) };
+    /// A token of this type and these claims.
+    pub fn sign(&self, kind: &str, claims: &Value) -> jsonwebtoken::errors::Result<String> {
+        let (typ, kid) = (Some(kind.to_owned()), self.jwk.common.key_id.clone());
+        let header = Header { typ, kid, ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, claims, &self.private)
     }
 

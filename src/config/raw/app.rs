@@ -6,18 +6,20 @@ use super::client_auth::{ClientAuth, OidcTls, RequestObject};
 use super::issuers::Issuers;
 use super::route::{RateLimit, Route};
 use super::signals::SharedSignals;
-use crate::config::authorization::{Resource, other_grant, password_grant};
-use crate::config::decode::{Keys, List, Never, Optional, Record, Required};
+use crate::config::authorization::{other_grant, password_grant};
+use crate::config::decode::{List, Optional, Required};
+use crate::config::keys::{Keys, Never, Record};
 use crate::config::parameters::{EndSessionParameters, Parameters};
 use crate::config::reading::Reported;
 use crate::config::scalar::{CookieName, DurationOrZero, Scope, Text};
-use crate::config::web::Prefix;
+use crate::config::web::{Prefix, ResourceUri};
 use crate::config::words::IdTokenAlgorithm;
 use crate::config::{Claims, Issuer, Origin, PushedAuthorizationRequests, ResponseMode, SameSite};
 
 pub(in crate::config) struct App {
     pub(in crate::config) origin: Required<Origin>,
     pub(in crate::config) base_path: Required<Prefix>,
+    pub(in crate::config) pages: Optional<Text>,
     pub(in crate::config) oidc: Required<Issuers>,
     pub(in crate::config) session: Required<Session>,
     pub(in crate::config) shared_signals: Optional<SharedSignals>,
@@ -36,7 +38,7 @@ pub(in crate::config) struct Oidc {
     pub(in crate::config) pushed_authorization_requests: Required<PushedAuthorizationRequests>,
     pub(in crate::config) response_mode: Required<ResponseMode>,
     pub(in crate::config) request_object: Optional<RequestObject>,
-    pub(in crate::config) resource: Required<List<Resource>>,
+    pub(in crate::config) resource: Required<List<ResourceUri>>,
     pub(in crate::config) claims: Required<Claims>,
     pub(in crate::config) end_session_parameters: Required<EndSessionParameters>,
     pub(in crate::config) trusted_audiences: Required<List<Text>>,
@@ -73,6 +75,10 @@ impl Record for App {
                 "What the browser shows: scheme, host and port. http only for localhost, 127.0.0.0/8 and [::1].",
             ),
             base_path: keys.or("base_path", "/bff", "Where the gateway's own endpoints are."),
+            pages: keys.optional(
+                "pages",
+                "A folder with pages in place of ours: error.html, login-failed.html, logout.html and others, error.de.html for one language. Ours where left out.",
+            ),
             oidc: keys.required(
                 "oidc",
                 "{issuer: …, client_id: …, client_auth: …}",

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Identity;
-use crate::config::decode::{At, Choice, Decode, Keys, Optional, Record, Required, decode_at, wrong_type};
+use crate::config::decode::{At, Decode, Optional, Required, decode_at, wrong_type};
 use crate::config::document::{Content, Node, REDACTED};
+use crate::config::keys::{Choice, Keys, Record};
 use crate::config::reading::{Reading, Reported};
 use crate::config::scalar::Text;
 use crate::config::secret_ref::SecretRef;

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::app::Oidc;
-use crate::config::decode::{Decode, Keys, List, Never, Record, Required};
+use crate::config::decode::{Decode, List, Required};
 use crate::config::document::{Content, Node};
+use crate::config::keys::{Keys, Never, Record};
 use crate::config::reading::{Reading, Reported};
 use crate::config::scalar::IssuerName;
 

@@ -6,10 +6,11 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::token::{RequiredClaims, Token};
-use crate::config::decode::{At, Choice, Decode, Keys, List, Optional, Record, Required, decode_at};
+use crate::config::decode::{At, Decode, List, Optional, Required, decode_at};
 use crate::config::document::{Content, Node};
+use crate::config::keys::{Choice, Keys, Record};
 use crate::config::reading::{Reading, Reported};
-use crate::config::scalar::{Attempts, Count, Scope, Text};
+use crate::config::scalar::{Attempts, Count, Fields, Scope, Text};
 use crate::config::web::{Path, Prefix, UpstreamUrl};
 use crate::config::{Address, Auth, Csrf, Protocol, RateLimitKey};
 
@@ -40,6 +41,7 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) strip_prefix: Optional<Prefix>,
     pub(in crate::config) addresses: Optional<List<Address, 1>>,
     pub(in crate::config) protocol: Optional<Protocol>,
+    pub(in crate::config) header_count: Optional<Fields>,
     pub(in crate::config) tls: Optional<UpstreamTls>,
     pub(in crate::config) health: Optional<Health>,
 }
@@ -130,6 +132,7 @@ impl Decode for Upstream {
                 strip_prefix: Ok(None),
                 addresses: Ok(None),
                 protocol: Ok(None),
+                header_count: Ok(None),
                 tls: Ok(None),
                 health: Ok(None),
             }),
@@ -170,6 +173,10 @@ impl Record for UpstreamKeys {
             protocol: keys.optional(
                 "protocol",
                 "auto: what TLS negotiates, HTTP/1.1 without TLS; http1; http2, without TLS by prior knowledge. auto where left out.",
+            ),
+            header_count: keys.optional(
+                "header_count",
+                "Fields in an answer's head in HTTP/1.1; at least 20. 100 where left out, and more cost time on each answer.",
             ),
             tls: keys.optional("tls", "What differs from the defaults of TLS; for https alone."),
             health: keys.optional("health", "Asks each address whether it is well; only what requests meet tells where left out."),

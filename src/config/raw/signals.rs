@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::config::decode::{Decode, Keys, List, Optional, Record, Required, decode_at};
+use crate::config::decode::{Decode, List, Optional, Required, decode_at};
 use crate::config::document::{Content, Node};
+use crate::config::keys::{Keys, Record};
 use crate::config::reading::{Reading, Reported};
 use crate::config::scalar::Text;
 use crate::config::secret_ref::SecretRef;

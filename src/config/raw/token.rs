@@ -3,11 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::config::authorization::password_grant;
-use crate::config::decode::{
-    At, Choice, Decode, Form, Keys, List, Optional, Record, Required, scalar, wrong_type,
-};
+use crate::config::decode::{At, Decode, Form, List, Optional, Required, scalar, wrong_type};
 use crate::config::diagnostic::InvalidValue;
 use crate::config::document::{Content, Node};
+use crate::config::keys::{Choice, Keys, Record};
 use crate::config::reading::{Reading, Reported};
 use crate::config::scalar::{Scope, Text, text};
 use crate::config::schema;

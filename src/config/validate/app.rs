@@ -1,8 +1,9 @@
 //! Apps: their origins, issuers and cookies.
 
+use std::path::Path;
 use std::time::Duration;
 
-use crate::config::authorization::Resource;
+use crate::config::Position;
 use crate::config::decode::{At, List, Optional, Required};
 use crate::config::raw::app as raw;
 use crate::config::reading::{Place, Reading, Reported};
@@ -10,7 +11,9 @@ use crate::config::scalar::{CookieName, Scope, Text};
 use crate::config::validate::token::Tokens;
 use crate::config::validate::upstream::rate_limits;
 use crate::config::validate::{SessionTimes, client_auth, distinct, issuers, route, signals, texts, times};
+use crate::config::web::ResourceUri;
 use crate::config::{App, Authorization, Oidc, Origin, RateLimitKey, Session};
+use crate::pages::{InvalidPage, Pages};
 
 /// Of introspections: as long as a replaced token is not replaced again.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
@@ -57,6 +60,10 @@ fn app(
     let shared_signals = app.shared_signals.and_then(|written| {
         written.map(|written| signals::shared_signals(written.value, reading)).transpose()
     });
+    let pages = app.pages.and_then(|folder| match folder {
+        Some(folder) => read_pages(&folder, reading),
+        None => Ok(Pages::ours().clone()),
+    });
     let login_rate_limits = rate_limits(app.login_rate_limits).and_then(|limits| {
         match limits.iter().find(|limit| limit.value.by == RateLimitKey::Session) {
             Some(limit) => {
@@ -69,11 +76,25 @@ fn app(
     Ok(App {
         origin: app.origin?.value,
         base_path: app.base_path?.value.0,
+        pages: pages?,
         oidc: oidc?,
         session: session?,
         shared_signals: shared_signals?,
         login_rate_limits: login_rate_limits?,
         routes: routes?,
+    })
+}
+
+/// What is wrong with a page is told with its own place in it.
+fn read_pages(folder: &At<Text>, reading: &mut Reading<'_>) -> Result<Pages, Reported> {
+    Pages::read(Path::new(&folder.value.0)).map_err(|invalid| {
+        let mut reported = None;
+        for InvalidPage { path, line, column, text, problem, remedy } in invalid {
+            let place = Place { position: Position { line, column }, text };
+            let file = path.display().to_string();
+            reported = Some(reading.fault_in(file, &place, problem, remedy));
+        }
+        reported.unwrap_or_else(|| reading.fault(&folder.place, "no pages", "a folder with pages"))
     })
 }
 
@@ -152,7 +173,7 @@ fn introspection(introspection: raw::Introspection, reading: &mut Reading<'_>) -
 }
 
 /// Each once: issuers refuse a resource that is named twice.
-fn resource(list: Required<List<Resource>>, reading: &mut Reading<'_>) -> Result<Vec<String>, Reported> {
+fn resource(list: Required<List<ResourceUri>>, reading: &mut Reading<'_>) -> Result<Vec<String>, Reported> {
     let resources = list?.value.0.into_iter();
     distinct(resources.map(|at| at.map(|at| (at.value.0, at.place))), "resource", reading)
 }

@@ -8,7 +8,7 @@ use crate::config::otlp::Headers;
 use crate::config::reading::{Reading, Reported};
 use crate::config::{CertificateAuthorities, Otlp, is_loopback, raw};
 
-pub(super) fn otlp(otlp: raw::Otlp, reading: &mut Reading<'_>) -> Result<Otlp, Reported> {
+pub(super) fn otlp(otlp: raw::telemetry::Otlp, reading: &mut Reading<'_>) -> Result<Otlp, Reported> {
     let headers = headers(otlp.headers, reading);
     let is_plain = otlp.endpoint.as_ref().is_ok_and(|endpoint| endpoint.value.0.scheme() == "http");
     let ca = otlp.ca.and_then(|ca| -> Result<Option<CertificateAuthorities>, Reported> {

@@ -8,6 +8,9 @@ use crate::config::validate::{authorities, distinct, identity};
 use crate::config::web::{Prefix, UpstreamUrl, is_loopback, is_under};
 use crate::config::{Address, Health, Identity, Protocol, RateLimit, Upstream, UpstreamTls};
 
+/// How many fields an answer's head may have where nothing is said of it.
+const HEADER_COUNT: usize = 100;
+
 /// The servers behind a route at `path`.
 pub(super) fn upstream(
     upstream: raw::Upstream,
@@ -25,6 +28,7 @@ pub(super) fn upstream(
         strip_prefix: strip_prefix?,
         addresses: addresses?,
         protocol: upstream.protocol?.map_or(Protocol::Auto, |protocol| protocol.value),
+        header_count: upstream.header_count?.map_or(HEADER_COUNT, |count| count.value.0),
         tls: tls?,
         health: health?,
     })

@@ -11,8 +11,8 @@ export type Session = {
     idle_expires_in: number;
     access_token_expires_in: number;
 };
-/** Why a listener is called: the first answer, a change of who is logged in, here or in another tab; or the end is near. */
-export type Reason = 'loaded' | 'login' | 'logout' | 'expiring';
+/** Why a listener is called: the first answer, a change of who is logged in, here or in another tab; or the end is near, or was put off. */
+export type Reason = 'loaded' | 'login' | 'logout' | 'expiring' | 'extended';
 export type Listener = (session: Session, reason: Reason) => void;
 export interface Options {
     /** The app's `base_path`; `/bff` unless it says otherwise. */

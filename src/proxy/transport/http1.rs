@@ -29,6 +29,9 @@ use crate::proxy::{Answer, EarlyHints, ForwardError, headers, tunnel};
 /// The largest head of an answer, and the largest of its trailers, in bytes.
 const LARGEST_HEAD: usize = 128 * 1024;
 
+/// How many fields the parser has room for without asking for memory on each answer.
+const FIELDS_ON_THE_STACK: usize = 100;
+
 /// A connection.
 pub(super) struct Link {
     server: ServerAddress,
@@ -42,10 +45,18 @@ pub(super) struct Link {
     is_reusable: bool,
 }
 
-/// Begins a connection.
-pub(super) async fn open(stream: Stream, server: &ServerAddress) -> hyper::Result<Box<Link>> {
-    let handshake = Builder::new().max_header_size(LARGEST_HEAD).handshake(TokioIo::new(stream));
-    let (sender, connection) = handshake.await?;
+/// Begins a connection, on which an answer's head has so many fields at most.
+pub(super) async fn open(
+    stream: Stream,
+    server: &ServerAddress,
+    header_count: usize,
+) -> hyper::Result<Box<Link>> {
+    let mut builder = Builder::new();
+    builder.max_header_size(LARGEST_HEAD);
+    if header_count != FIELDS_ON_THE_STACK {
+        builder.max_headers(header_count);
+    }
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
     let driver = Arc::new(Driver::default());
     let waker = Waker::from(Arc::clone(&driver));
     let connection = Box::pin(connection.with_upgrades());
@@ -81,10 +92,7 @@ pub(super) async fn send(
         None => Err(Failed::too_late()),
         Some(Ok(response)) => answer(link, response, upload, pool),
         Some(Err(mut error)) => {
-            let unprocessed = error.take_message().map(|mut request| {
-                request.headers_mut().remove(header::HOST);
-                Box::new(request)
-            });
+            let unprocessed = error.take_message().map(Box::new);
             Err(Failed { error: upload.explain(error.into_error()), unprocessed })
         }
     }

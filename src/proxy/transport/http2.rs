@@ -298,9 +298,11 @@ fn answer(mut response: Response<Incoming>, handshake: Option<HeaderValue>, stre
     }
 }
 
-/// Takes out what has no place in HTTP/2 (RFC 9113 §8.2.2).
+/// Takes out what has no place in HTTP/2 (RFC 9113 §8.2.2), and the host that the client has asked: the target names the
+/// server's own.
 fn prepare(request: &mut Request<Body>) {
     *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(header::HOST);
     request.headers_mut().remove(header::TRANSFER_ENCODING);
 }
 

@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::time::Instant;
-
 use super::http1::Link;
 use crate::connector::POOL_IDLE_TIMEOUT;
 use crate::proxy::servers::ServerAddress;
@@ -17,6 +15,9 @@ const CAPACITY: usize = 1024;
 /// Workers above these share a lock with another one, though no connection.
 const SHARDS: usize = 32;
 
+/// In how many rounds of the sweep a connection has been idle for too long.
+const ROUNDS: u32 = 4;
+
 /// The idle connections of all workers.
 #[derive(Default)]
 pub(super) struct Pool([Mutex<Shard>; SHARDS]);
@@ -27,13 +28,15 @@ struct Shard {
     idle: VecDeque<Idle>,
     /// Whether a task looks after those that are never asked for again.
     is_swept: bool,
+    /// How many rounds it has made. They are the time here: a request would have to look at the clock twice.
+    round: u32,
 }
 
 struct Idle {
     link: Box<Link>,
     /// To whose runtime the connection's socket belongs.
     worker: usize,
-    since: Instant,
+    since_round: u32,
 }
 
 impl Pool {
@@ -44,14 +47,15 @@ impl Pool {
         let matches = |idle: &Idle| idle.worker == worker && idle.link.server() == server;
         let position = shard.idle.iter().rposition(matches)?;
         let idle = shard.idle.remove(position)?;
-        (idle.since.elapsed() < POOL_IDLE_TIMEOUT).then_some(idle.link)
+        (!shard.is_expired(&idle)).then_some(idle.link)
     }
 
     /// Keeps a connection that waits for its next request.
     pub(super) fn put(self: &Arc<Self>, link: Box<Link>) {
         let worker = worker::current();
         let mut shard = self.shard(worker);
-        shard.idle.push_back(Idle { link, worker, since: Instant::now() });
+        let since_round = shard.round;
+        shard.idle.push_back(Idle { link, worker, since_round });
         let surplus = if shard.idle.len() > CAPACITY { shard.idle.pop_front() } else { None };
         if !std::mem::replace(&mut shard.is_swept, true) {
             tokio::spawn(sweep(Arc::downgrade(self), worker));
@@ -65,6 +69,12 @@ impl Pool {
     }
 }
 
+impl Shard {
+    fn is_expired(&self, idle: &Idle) -> bool {
+        self.round.wrapping_sub(idle.since_round) >= ROUNDS
+    }
+}
+
 impl fmt::Debug for Pool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Pool")
@@ -74,10 +84,11 @@ impl fmt::Debug for Pool {
 /// Closes what has been idle for too long, until nothing is idle: one timer for all.
 async fn sweep(pool: Weak<Pool>, worker: usize) {
     loop {
-        tokio::time::sleep(POOL_IDLE_TIMEOUT / 4).await;
+        tokio::time::sleep(POOL_IDLE_TIMEOUT / ROUNDS).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut shard = pool.shard(worker);
-        let young = shard.idle.partition_point(|idle| idle.since.elapsed() >= POOL_IDLE_TIMEOUT);
+        shard.round = shard.round.wrapping_add(1);
+        let young = shard.idle.partition_point(|idle| shard.is_expired(idle));
         let expired: Vec<Idle> = shard.idle.drain(..young).collect();
         shard.is_swept = !shard.idle.is_empty();
         let is_done = !shard.is_swept;

@@ -1,16 +1,14 @@
 //! A request's body on its way to a server: whether all of it was taken, and how it broke off.
 
 use std::error::Error;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Request;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame};
 use http_body_util::LengthLimitError;
 
-use crate::body::{Body, BodyError, streamed};
+use crate::body::{Body, BodyError, Watch, watched};
 use crate::proxy::{ForwardError, body};
 
 /// What is known of a request's body while it is sent; nothing where the request has none.
@@ -32,7 +30,7 @@ impl Upload {
         let broken = Arc::new(OnceLock::new());
         let upload = Self(Some(Arc::clone(&broken)));
         let body = std::mem::take(request.body_mut());
-        *request.body_mut() = streamed(Watched { body, broken });
+        *request.body_mut() = watched(body, broken);
         upload
     }
 
@@ -67,34 +65,13 @@ impl Broken {
     }
 }
 
-/// A body that is dropped when it was sent.
-struct Watched {
-    body: Body,
-    broken: Arc<OnceLock<Broken>>,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Err(error))) = &frame
+/// The body is dropped when it was sent.
+impl Watch for Arc<OnceLock<Broken>> {
+    fn see(&mut self, frame: Option<Result<&Frame<Bytes>, &BodyError>>, _is_last: bool) {
+        if let Some(Err(error)) = frame
             && let Some(broken) = Broken::by(error)
         {
-            let _ = self.broken.set(broken);
+            let _ = self.set(broken);
         }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

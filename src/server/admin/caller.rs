@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use http::uri::Authority;
 use http::{HeaderName, Method, Request, header};
 
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -22,13 +22,12 @@ const PRIVATE_DOMAINS: [&str; 6] = ["localhost", "test", "internal", "local", "h
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
     let is_private = host(request).is_some_and(|authority| is_private(authority.host()));
     if !is_private {
-        let detail = "Ask by an IP address, as localhost, or by a name without dots or in a private domain.";
-        return Err(Refusal::new(Code::Misdirected, detail));
+        return Err(Refusal::new(Reason::AdminHost));
     }
     // Browsers send the first with all that is no read (Fetch §3.2), and new ones the second with everything.
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     if !is_read && [header::ORIGIN, SEC_FETCH_SITE].iter().any(|name| request.headers().contains_key(name)) {
-        return Err(Refusal::new(Code::Csrf, "No page of a browser ends sessions here."));
+        return Err(Refusal::new(Reason::PageOnAdmin));
     }
     Ok(())
 }

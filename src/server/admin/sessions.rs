@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::endpoints::Listed;
-use crate::error::Refusal;
+use crate::error::{Reason, Refusal};
 use crate::gateway::Gateway;
 use crate::respond;
 use crate::session::{Cause, Whose};
@@ -32,7 +32,7 @@ pub(super) async fn answer(method: &Method, uri: &Uri, gateway: &Gateway) -> Res
 
 /// `sub` or `sid`. A parameter with another name may be a slip of the pen for one that narrows it down.
 fn whose(uri: &Uri) -> Result<Whose, Refusal> {
-    let refused = || Refusal::bad_request("Exactly one parameter is wanted, sub or sid, and once.");
+    let refused = || Refusal::new(Reason::SessionsQuery);
     let mut parameters = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         if value.is_empty() || parameters.insert(name, value.into_owned()).is_some() {

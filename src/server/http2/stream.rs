@@ -18,7 +18,7 @@ use crate::body::{self, Body};
 use crate::gateway::{ClientConnection, Connection};
 use crate::proxy::EarlyHints;
 use crate::proxy::tunnel::{Duplex, End};
-use crate::respond::{self, Audience};
+use crate::respond;
 use crate::server::answer::answer;
 use crate::telemetry::chain;
 
@@ -88,7 +88,7 @@ impl Stream {
             Some(handshake) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 match handshake.grant(response) {
                     Ok((granted, incoming)) => return self.open_tunnel(granted, incoming).await,
-                    Err(refusal) => respond::refusal(&refusal, Audience::Script),
+                    Err(refusal) => respond::problem(&refusal),
                 }
             }
             Some(_) | None => response,

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{broken, response};
 use crate::body::{self, Body};
-use crate::error::{Code, Refusal};
+use crate::error::{Reason, Refusal};
 use crate::proxy::tunnel;
 use crate::random::Random;
 
@@ -61,10 +61,7 @@ impl Handshake {
         let mut accepts = response.headers().get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
         if accepts.next().is_none_or(|value| value != self.accept.as_str()) || accepts.next().is_some() {
             tracing::warn!(event = "upstream.handshake_faulty");
-            return Err(Refusal::new(
-                Code::UpstreamUnavailable,
-                "The service behind this address did not answer the handshake.",
-            ));
+            return Err(Refusal::new(Reason::UpstreamUpgrade));
         }
         let (mut head, _) = response.into_parts();
         head.status = StatusCode::OK;

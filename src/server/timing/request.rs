@@ -1,15 +1,16 @@
 //! One request of a connection, from its head to the end of its answer; its body tells when it has come whole.
 
 use std::error::Error;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame};
 
 use super::{Coming, Phase, Timing};
-use crate::body::{self, Body, BodyError};
+use crate::body::{self, Body, BodyError, Watch, Watched};
+
+/// An answer's body, while it is being sent.
+pub(in crate::server) type Sending = Watched<Body, RequestUnderWay>;
 
 /// Marks that a request is being answered, until it is dropped.
 pub(in crate::server) struct RequestUnderWay {
@@ -29,7 +30,7 @@ impl RequestUnderWay {
             end.tell(Coming::Whole);
             return body::full("");
         }
-        body::boxed(Receiving { body, end })
+        body::boxed(Watched::new(body, end))
     }
 
     /// The answer is there; keeps the mark until its body was sent.
@@ -40,7 +41,7 @@ impl RequestUnderWay {
             state.phase = Phase::Answer;
         }
         drop(state);
-        Sending { body, _under_way: self }
+        Watched::new(body, self)
     }
 }
 
@@ -76,61 +77,18 @@ impl Drop for RequestEnd {
     }
 }
 
-/// A request's body, while it comes in.
-struct Receiving<B> {
-    body: B,
-    end: RequestEnd,
-}
-
-impl<B: HttpBody + Unpin> HttpBody for Receiving<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        match &frame {
+impl<E> Watch<E> for RequestEnd {
+    fn see(&mut self, frame: Option<Result<&Frame<Bytes>, &E>>, is_last: bool) {
+        match frame {
             // What follows it is no request.
-            Some(Err(_)) => self.end.tell(Coming::Forsaken),
-            Some(Ok(_)) if !self.body.is_end_stream() => {}
-            Some(Ok(_)) | None => self.end.tell(Coming::Whole),
+            Some(Err(_)) => self.tell(Coming::Forsaken),
+            Some(Ok(_)) if !is_last => {}
+            Some(Ok(_)) | None => self.tell(Coming::Whole),
         }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
-/// An answer's body, while it is being sent.
-pub(in crate::server) struct Sending {
-    body: Body,
-    _under_way: RequestUnderWay,
-}
-
-impl HttpBody for Sending {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// It is all about when the body is dropped.
+impl Watch for RequestUnderWay {
+    fn see(&mut self, _frame: Option<Result<&Frame<Bytes>, &BodyError>>, _is_last: bool) {}
 }

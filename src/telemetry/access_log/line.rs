@@ -122,7 +122,9 @@ impl<'a> Line<'a> {
     fn quoted(&mut self, bytes: &[u8], most: usize) {
         self.lines.push(b'"');
         let bytes = &bytes[..bytes.len().min(most)];
-        if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        // Without an end before the last byte, so that many are looked at with one instruction.
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') & (*byte != b'"') & (*byte != b'\\');
+        if bytes.iter().fold(true, |all, byte| all & is_plain(byte)) {
             self.lines.extend_from_slice(bytes);
             self.lines.push(b'"');
             return;

@@ -255,9 +255,10 @@ fn a_token_that_cannot_be_asked_for_is_refused() {
     );
     refused_in(&upstream("token: {exchange: {audience: «''}}"), "", "an empty text");
     refused_in(&confidential(&upstream("token: {client_credentials: {scopes: [a, «a]}}")), "a", "twice");
-    for resource in ["orders", "/orders", "https://orders#a", "https://or ders", "//orders"] {
-        let value = format!("token: {{access_token: {{resource: «'{resource}'}}}}");
-        refused_in(&upstream(&value), resource, "RFC 8707");
+    let resource = |value| upstream(&format!("token: {{access_token: {{resource: «'{value}'}}}}"));
+    refused_in(&resource("https://orders#a"), "https://orders#a", "a URI with a fragment");
+    for value in ["orders", "/orders", "https://or ders", "//orders"] {
+        refused_in(&resource(value), value, "not an absolute URI");
     }
     assert_eq!(
         config(&upstream("token: {exchange: {resource: 'urn:orders'}}")).apps[0].routes[0].token,

@@ -78,6 +78,13 @@ fn a_protocol_is_one_of_three() {
 }
 
 #[test]
+fn an_answer_has_a_hundred_fields_or_as_many_as_are_configured() {
+    assert_eq!(read(BASE).header_count, 100);
+    assert_eq!(read(&upstream("header_count: 250")).header_count, 250);
+    refused_in(&upstream("header_count: «19"), "19", "not a whole number");
+}
+
+#[test]
 fn health_is_asked_for_by_a_path() {
     let health = read(&upstream("health: {path: /healthz}")).health.unwrap();
     let seconds = Duration::from_secs;

@@ -1,6 +1,8 @@
 //! The rules of RFC 9113 and RFC 7541 by which a server tells a faulty client, in the order and by the
 //! sections of h2spec's cases.
 
+use tokio::sync::watch;
+
 use super::open;
 use crate::support::frames::{
     ACK, COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR,
@@ -282,15 +284,21 @@ fn messages() -> Vec<(&'static str, Vec<Vec<u8>>, Fate)> {
 
 #[tokio::test]
 async fn what_a_client_does_wrong_ends_its_stream_or_its_connection_as_the_rfcs_say() {
-    // What is on its way up is never answered before its fault shows.
-    let upstream = Upstream::raw(|request| async move {
-        let _ = http_body_util::BodyExt::collect(request.into_body()).await;
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        full("answered")
+    // What has a fault is never answered, or the answer might come before the fault shows.
+    let is_answered = watch::Sender::new(false);
+    let answers = is_answered.clone();
+    let upstream = Upstream::raw(move |request| {
+        let mut is_answered = answers.subscribe();
+        async move {
+            let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+            let _ = is_answered.wait_for(|is_answered| *is_answered).await;
+            full("answered")
+        }
     })
     .await;
     let gateway = open(&upstream, "").await;
     for (name, sent, fate) in streams().into_iter().chain(kinds()).chain(messages()) {
+        is_answered.send_replace(matches!(fate, Answer));
         let mut client = Frames::connect(gateway.address).await;
         client.send(sent.concat()).await;
         let outcome = client.outcome(1).await;

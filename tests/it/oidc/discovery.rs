@@ -72,7 +72,7 @@ async fn an_issuers_retry_after_is_passed_on_to_the_client() {
     for (fault, wait) in [(Fault::busy(7), "7"), (Fault::status(503), "2")] {
         parties.issuer.fail_once(Endpoint::Discovery, fault);
         let refusal = Refusal::from(parties.refusal().await);
-        assert_eq!(refusal.code.status(), 503);
+        assert_eq!(refusal.code().status(), 503);
         let retry_after: Vec<_> = refusal.headers.iter().filter(|(name, _)| name == RETRY_AFTER).collect();
         assert!(matches!(retry_after[..], [(_, value)] if value == wait), "{retry_after:?}");
         parties.clock.advance(SOON);

@@ -139,6 +139,7 @@ async fn log_in(Node { clients, sessions, .. }: &Node, issuer: &Issuer) -> Ticke
         prompt: None,
         login_hint: None,
         ui_locales: None,
+        accept_language: &[],
     };
     let url = client.authorization_url(&request).await.unwrap();
     let (_, code) = issuer.authorize(&url).into_iter().find(|(name, _)| name == "code").unwrap();

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::node;
+
 /// How long the demo may take until it says where it is.
 const START: Duration = Duration::from_secs(60);
 
@@ -20,6 +22,11 @@ pub struct Demo {
 impl Demo {
     /// Starts the demo on a free port.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn start_with(arguments: &[&str]) -> Self {
         // Cargo puts examples beside the folder of the test programs.
         let test = std::env::current_exe().unwrap();
         let program = test.parent().and_then(|deps| deps.parent()).unwrap().join("examples/demo");
@@ -30,6 +37,10 @@ impl Demo {
         );
         let mut child = Command::new(program)
             .arg("0")
+            .args(arguments)
+            // For the dev server that it may start. Debian's npm finds its own parts only so by another Node.js than Debian's.
+            .env("PATH", node::search_path())
+            .env("NODE_PATH", "/usr/share/nodejs")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

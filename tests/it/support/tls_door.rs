@@ -23,23 +23,8 @@ pub type Shown = Arc<Mutex<Vec<CertificateDer<'static>>>>;
 impl Door {
     /// Shows this certificate, which is for `localhost`, and wants one of this authority where there is one.
     pub async fn build(certificate: &Certificate, clients: Option<&Authority>) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(CertificateDer::from_pem_file(authority.pem()).unwrap()).unwrap();
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let chain = vec![CertificateDer::from_pem_file(&certificate.certificate).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(&certificate.key).unwrap();
-        let config = builder.with_single_cert(chain, key).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)) }
+        Self { listener, acceptor: TlsAcceptor::from(Arc::new(settings(certificate, clients))) }
     }
 
     /// Where it is.
@@ -65,4 +50,23 @@ impl Door {
         });
         all
     }
+}
+
+/// How a server shows this certificate, and wants one of this authority where there is one.
+pub fn settings(certificate: &Certificate, clients: Option<&Authority>) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(authority.pem()).unwrap()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let chain = vec![CertificateDer::from_pem_file(&certificate.certificate).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&certificate.key).unwrap();
+    builder.with_single_cert(chain, key).unwrap()
 }

@@ -9,6 +9,8 @@ pub(super) struct Family {
     metric: &'static str,
     /// Tells by its value what failed.
     label: &'static str,
+    /// Values of it that are counted there, and are none of these.
+    others: &'static [&'static str],
     is_failure: fn(&str) -> bool,
     /// What those that failed are called.
     pub(super) failed: &'static str,
@@ -22,6 +24,7 @@ pub(super) const FAMILIES: [Family; 7] = [
         title: "Requests",
         metric: "cloakroom_requests_total",
         label: "status_class",
+        others: &[],
         is_failure: |class| class == "5xx",
         failed: "status 5xx",
         is_frequent: true,
@@ -30,6 +33,7 @@ pub(super) const FAMILIES: [Family; 7] = [
         title: "Logins",
         metric: "cloakroom_logins_total",
         label: "result",
+        others: &[],
         is_failure: |result| matches!(result, "failed" | "unavailable"),
         failed: "failed",
         is_frequent: false,
@@ -38,6 +42,7 @@ pub(super) const FAMILIES: [Family; 7] = [
         title: "Token refreshes",
         metric: "cloakroom_token_refreshes_total",
         label: "result",
+        others: &[],
         is_failure: |result| result != "succeeded",
         failed: "failed",
         is_frequent: false,
@@ -46,6 +51,7 @@ pub(super) const FAMILIES: [Family; 7] = [
         title: "Sessions ended",
         metric: "cloakroom_logouts_total",
         label: "cause",
+        others: &[],
         is_failure: |cause| !matches!(cause, "logout" | "replaced"),
         failed: "not by their users",
         is_frequent: false,
@@ -54,6 +60,7 @@ pub(super) const FAMILIES: [Family; 7] = [
         title: "Session look-ups",
         metric: "cloakroom_session_cache_total",
         label: "result",
+        others: &["foreign_key"],
         is_failure: |result| result != "hit",
         failed: "not in memory",
         is_frequent: true,
@@ -62,6 +69,7 @@ pub(super) const FAMILIES: [Family; 7] = [
         title: "Store operations",
         metric: "cloakroom_store_operation_seconds_count",
         label: "result",
+        others: &[],
         is_failure: |result| result != "ok",
         failed: "failed",
         is_frequent: true,
@@ -70,6 +78,7 @@ pub(super) const FAMILIES: [Family; 7] = [
         title: "Revocations",
         metric: "cloakroom_revocations_total",
         label: "result",
+        others: &[],
         is_failure: |result| matches!(result, "postponed" | "refused" | "given_up"),
         failed: "put off or not done",
         is_frequent: false,
@@ -158,11 +167,16 @@ impl Site {
 
 impl Outcomes {
     fn add(&mut self, family: &Family, line: &Line<'_>) {
-        if line.name == family.metric {
-            self.all += line.value;
-            if line.label(family.label).is_some_and(|value| (family.is_failure)(&value)) {
-                self.failed += line.value;
-            }
+        if line.name != family.metric {
+            return;
+        }
+        let value = line.label(family.label).unwrap_or_default();
+        if family.others.contains(&value.as_str()) {
+            return;
+        }
+        self.all += line.value;
+        if (family.is_failure)(&value) {
+            self.failed += line.value;
         }
     }
 
@@ -258,6 +272,9 @@ mod tests {
         cloakroom_request_duration_seconds_bucket{le=\"0.1\",app=\"https://a.test\",route=\"/\"} 8\n\
         cloakroom_request_duration_seconds_bucket{le=\"0.2\",app=\"https://a.test\",route=\"/\"} 9\n\
         cloakroom_request_duration_seconds_bucket{le=\"+Inf\",app=\"https://a.test\",route=\"/\"} 10\n\
+        cloakroom_session_cache_total{result=\"hit\"} 6\n\
+        cloakroom_session_cache_total{result=\"miss\"} 2\n\
+        cloakroom_session_cache_total{result=\"foreign_key\"} 90\n\
         cloakroom_open_tunnels 2\n\
         cloakroom_config_last_reload_successful 0\n\
         # EOF\n";
@@ -273,6 +290,11 @@ mod tests {
         assert_eq!(site("/").outcomes, Outcomes { all: 7.0, failed: 0.0 });
         assert_eq!(site("/x\"y").outcomes, Outcomes { all: 3.0, failed: 3.0 });
         assert_eq!(site("/").requests.quantile(0.5), counts.requests.quantile(0.5));
+    }
+
+    #[test]
+    fn a_cookie_under_a_foreign_key_looks_no_session_up() {
+        assert_eq!(Counts::read(METRICS).outcomes[LOOKUPS], Outcomes { all: 8.0, failed: 2.0 });
     }
 
     #[test]
