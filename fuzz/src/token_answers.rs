@@ -46,8 +46,10 @@ pub fn run(data: &[u8]) {
     }
     assert!(tokens.scopes.iter().all(|scope| !scope.is_empty() && !scope.contains(' ')));
     assert!(body.contains_key("scope") || tokens.scopes == scopes);
-    let shown = format!("{tokens:?}");
-    assert!(tokens.access_token.expose().len() < 16 || !shown.contains(tokens.access_token.expose()));
+    // A scope that holds the token's very letters is shown as a scope.
+    let (shown, token) = (format!("{tokens:?}"), tokens.access_token.expose());
+    let is_scope_too = tokens.scopes.iter().any(|scope| scope.contains(token));
+    assert!(token.len() < 16 || is_scope_too || !shown.contains(token));
 }
 
 /// What is read strictly another reader reads alike.

@@ -110,6 +110,11 @@ async fn going_back_after_a_logout_shows_nothing_private() {
 }
 
 #[tokio::test]
+async fn where_cookies_are_blocked_a_login_ends_at_a_page_that_offers_it_again() {
+    App::on_http().await.tries("cookies_blocked").await;
+}
+
+#[tokio::test]
 async fn a_silent_login_without_a_page() {
     App::on_http().await.tries("silent").await;
     App::beside_its_issuer().await.tries("silent").await;

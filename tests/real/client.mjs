@@ -3,12 +3,17 @@
 //   gateway   the app's origin; its `/` is spa/, its `/api/hello` answers 200 with a session
 //   elsewhere an origin that answers anything, and allows it to be read from anywhere
 //   The scenario `expiring` wants an idle timeout of some seconds.
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { build } from '../../client/node_modules/esbuild/lib/main.js';
-import { check, context, cookieName, fillLoginForm, navigations, options, origin, run, sessionCookies, until } from './scenario.mjs';
+import { chromium } from 'playwright-core';
 
-await run({ tabs, one_login, expiring, offline, back, silent, headers, hooks });
+import { build } from '../../client/node_modules/esbuild/lib/main.js';
+import { check, context, cookieName, fillLoginForm, launch, navigations, options, origin, run, sessionCookies, until } from './scenario.mjs';
+
+await run({ tabs, one_login, expiring, offline, back, cookies_blocked, silent, headers, hooks });
 
 /** A tab learns of what happens to the session in another one, and stays where it is. */
 async function tabs() {
@@ -39,14 +44,20 @@ async function one_login() {
   const visited = navigations(page);
   const statuses = [];
   page.on('response', (response) => response.url() === `${origin}/api/hello` && statuses.push(response.status()));
-  // Not waited for: the page is gone before all are answered.
+  // The page is gone once login answers, so that waits for all the calls.
+  const toLogin = `${origin}/bff/login*`;
+  await page.route(toLogin, async (route) => {
+    await until('answer to each call', () => statuses.length === 20);
+    await route.continue();
+  });
   await page.evaluate(() => { for (let call = 0; call < 20; call += 1) client.fetch('/api/hello').catch(() => {}); });
   await page.waitForURL((url) => url.origin !== origin);
   await fillLoginForm(page);
   await page.waitForURL(`${origin}/orders?page=2#last`);
   const logins = visited.filter((path) => path === '/bff/login').length;
   check(logins === 1, `one login (${visited.join(' ')})`);
-  check(statuses.length > 1 && statuses.every((status) => status === 401), `${statuses.length} calls had found the session ended`);
+  check(statuses.every((status) => status === 401), `${statuses.length} calls had found the session ended`);
+  await page.unroute(toLogin);
   await load(page);
   check(await name(page) === options.user, 'the user is back');
 
@@ -101,6 +112,7 @@ async function back() {
   await page.evaluate(() => {
     const place = document.body.appendChild(Object.assign(document.createElement('p'), { id: 'private' }));
     client.subscribe((session) => { place.textContent = session.authenticated ? 'a secret' : 'nothing'; });
+    addEventListener('pageshow', ({ persisted }) => { window.isPersisted = persisted; });
     place.textContent = 'a secret';
   });
   await page.evaluate(() => client.logout());
@@ -112,7 +124,36 @@ async function back() {
   await page.evaluate(() => { window.isAfterwards = true; });
   await network.send('Page.navigateToHistoryEntry', { entryId: before.id });
   await until('page', () => page.evaluate(() => !window.isAfterwards && document.readyState === 'complete').catch(() => false));
+  check(await page.evaluate(() => window.isPersisted), 'the page is as it was left, from the back/forward cache');
+  await page.locator('#private', { hasText: 'nothing' }).waitFor();
   check(!(await page.locator('body').innerText()).includes('a secret'), 'going back shows nothing private');
+}
+
+/** Where the app's cookies are blocked, a login ends at a page that offers it again, and goes round in no circle. */
+async function cookies_blocked() {
+  const folder = await mkdtemp(join(tmpdir(), 'cookies-blocked-'));
+  const cookies = { [`${origin},*`]: { setting: 2 } };
+  await mkdir(join(folder, 'Default'));
+  await writeFile(join(folder, 'Default', 'Preferences'), JSON.stringify({ profile: { content_settings: { exceptions: { cookies } } } }));
+  const blocking = await chromium.launchPersistentContext(folder, launch);
+  try {
+    const page = await blocking.newPage();
+    const visited = navigations(page);
+    for (let login = 1; login <= 2; login += 1) {
+      await (login === 1 ? page.goto(`${origin}/bff/login?return_to=/`) : page.click('a.action'));
+      await fillLoginForm(page);
+      await page.locator('a.action').waitFor();
+      check(new URL(page.url()).pathname === '/bff/callback', `login ${login} ends at a page of the gateway's`);
+      check((await page.locator('a.action').getAttribute('href')).includes('/bff/login'), 'which offers it again');
+    }
+    // The callback asks itself once more, from a page of its own: a redirect from another site carries no strict cookie.
+    const once = '/bff/login,/bff/callback,/bff/callback';
+    check(visited.join() === `${once},${once}`, `no login is begun by itself (${visited.join(' ')})`);
+    check((await blocking.cookies(origin)).length === 0, 'no cookie is there');
+  } finally {
+    await blocking.close();
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 /** Without a page: nobody, where the issuer is of another site and has no cookies in a frame. */

@@ -20,12 +20,15 @@ export const cookieName = secure ? '__Host-cloakroom' : 'cloakroom';
 
 setTimeout(() => { console.error(`${name}: not done after ${LAST_RESORT} ms`); process.exit(1); }, LAST_RESORT).unref();
 
-const browser = await chromium.launch({
+/** As users have it: what is gone back to comes out of the back/forward cache, which is switched off otherwise. */
+export const launch = {
   executablePath: '/usr/bin/chromium',
   timeout: 2 * DEADLINE,
+  ignoreDefaultArgs: ['--disable-back-forward-cache'],
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync'],
-});
+};
+const browser = await chromium.launch(launch);
 // On https there is terminator.mjs, whose certificate nobody knows.
 export const context = await browser.newContext({ ignoreHTTPSErrors: secure });
 context.setDefaultTimeout(DEADLINE);
