@@ -38,10 +38,13 @@ async function sample() {
   await says(other, NAME);
   await warned(page);
 
+  // Pages whose session is about to end ask for it every ten seconds, and tell each other: here a call has to be the first to hear of it.
+  await context.route(`${origin}/bff/session`, (route) => route.abort());
   await endElsewhere();
   await page.evaluate(() => { window.stayed = true; });
   await page.route(`${origin}/bff/login*`, async (route) => {
     await says(other, ENDED);
+    await context.unroute(`${origin}/bff/session`);
     await route.continue();
   });
   await press(page, 'Call');
