@@ -20,11 +20,12 @@ export const cookieName = secure ? '__Host-cloakroom' : 'cloakroom';
 
 setTimeout(() => { console.error(`${name}: not done after ${LAST_RESORT} ms`); process.exit(1); }, LAST_RESORT).unref();
 
-/** As users have it: what is gone back to comes out of the back/forward cache, which is switched off otherwise. */
+/** Those that are about what users have: what is gone back to comes out of the back/forward cache. Playwright has it off, for it may lose such a page. */
+const BACK_FORWARD_CACHE = ['back'];
 export const launch = {
   executablePath: '/usr/bin/chromium',
   timeout: 2 * DEADLINE,
-  ignoreDefaultArgs: ['--disable-back-forward-cache'],
+  ignoreDefaultArgs: BACK_FORWARD_CACHE.includes(name) ? ['--disable-back-forward-cache'] : [],
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync'],
 };

@@ -67,8 +67,7 @@ async function each_button() {
   const refusal = page.waitForResponse((response) => response.url().startsWith(`${origin}/bff/login`));
   await press(page, 'issuer', 'login');
   check((await refusal).status() === 503, 'a login finds a page that says why not');
-  // What comes out of the browser's cache is not loaded anew.
-  await page.goBack({ waitUntil: 'commit' });
+  await page.goBack();
   await isLoggedIn(page);
   await seen(page, 'issuer', /Gateway → Issuer: asks whether it is there.*: no answer/);
   await press(page, 'issuer', 'issuer');
@@ -133,7 +132,7 @@ async function odd_orders() {
   await logIn(one, 'login');
   await one.goto('about:blank');
   await press(other, 'end', 'end');
-  await one.goBack({ waitUntil: 'commit' });
+  await one.goBack();
   await shows(one, '#who', /^Nobody is logged in/);
   await press(one, 'call', 'call');
   await shows(one, '#outcome', /^401/);
