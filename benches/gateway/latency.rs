@@ -1,20 +1,25 @@
 //! What a proxy adds to the latency of requests that come at a fixed rate, half of what it could answer.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::Plan;
 use crate::client::{Client, Protocol, Target, believers};
 use crate::contestants::{Running, named};
-use crate::load::{IN_FLIGHT, Taken, at_rate, saturate};
-use crate::process::Process;
+use crate::load::{IN_FLIGHT, Taken, at_rate, count, saturate};
 use crate::saturated::{Row, median};
 use crate::world::World;
 
 /// Those who are compared, besides the way without any proxy.
 const COMPARED: [&str; 3] = ["nginx", "gateway", "gateway-none"];
 
-/// How many turns' length one of these lasts: the slowest of a hundred requests are few.
-const TURNS: u32 = 2;
+/// Turns of each in a round. They are short: the kernel's own threads take a core away for milliseconds a few
+/// times a second, and in a long turn that alone is the slowest hundredth of whoever it comes upon.
+const TURNS: usize = 60;
+
+/// How long one of them lasts, after the time it takes to get into its stride.
+const TURN: Duration = Duration::from_millis(100);
+const WARM_UP: Duration = Duration::from_millis(25);
 
 /// The turns of each at one rate.
 #[derive(Debug)]
@@ -32,11 +37,20 @@ impl Latency {
         turns
     }
 
-    /// Microseconds that a proxy adds to this quantile: the median over the rounds.
+    /// Microseconds that a proxy adds to this quantile: the median over the turns.
     pub fn added(&self, key: &str, share: f64) -> f64 {
         let turns = self.of(key).iter().zip(&self.direct);
         median(turns.map(|(proxied, direct)| proxied.quantile(share) - direct.quantile(share)))
     }
+}
+
+/// The latency, in microseconds, that this share of all requests does not exceed, whichever turn they were in.
+pub fn quantile_of_all(turns: &[Taken], share: f64) -> f64 {
+    let mut all = turns[0].latencies.clone();
+    for turn in &turns[1..] {
+        all.add(&turn.latencies).expect("the same range");
+    }
+    count(all.value_at_quantile(share)) / 1e3
 }
 
 pub async fn measure(world: &World, plan: &Plan, rows: &[Row]) -> Option<Latency> {
@@ -56,33 +70,36 @@ pub async fn measure(world: &World, plan: &Plan, rows: &[Row]) -> Option<Latency
     let proxied = COMPARED.map(|key| (key, Vec::new())).into();
     let mut latency = Latency { rate, direct: Vec::new(), proxied };
     for round in 1..=plan.rounds {
-        latency.direct.push(turn(round, "direct", &direct, None, plan, rate).await);
-        for (running, (key, turns)) in running.iter().zip(&mut latency.proxied) {
-            let client = running.usual_client().await;
-            turns.push(turn(round, key, &client, Some(&running.process), plan, rate).await);
+        let mut clients = Vec::new();
+        for running in &running {
+            clients.push(running.usual_client().await);
+        }
+        for _ in 0..TURNS {
+            latency.direct.push(at_rate(&direct, None, rate, WARM_UP, TURN).await);
+            let contestants = running.iter().zip(&clients).zip(&mut latency.proxied);
+            for ((running, client), (_, turns)) in contestants {
+                turns.push(at_rate(client, Some(&running.process), rate, WARM_UP, TURN).await);
+            }
+        }
+        print(round, "direct", &latency.direct);
+        for (running, (key, turns)) in running.iter().zip(&latency.proxied) {
+            print(round, key, turns);
             running.empty_log();
         }
     }
     Some(latency)
 }
 
-async fn turn(
-    round: usize,
-    key: &str,
-    client: &Rc<Client>,
-    process: Option<&Process>,
-    plan: &Plan,
-    rate: f64,
-) -> Taken {
-    let taken = at_rate(client, process, rate, plan.warm_up, TURNS * plan.turn).await;
+fn print(round: usize, key: &str, turns: &[Taken]) {
+    let turns = &turns[turns.len() - TURNS..];
     println!(
-        "round {round}: {key:<15} {:>6.0}/s, p50 {:>4.0} µs, p99 {:>5.0} µs, {} failed",
-        taken.throughput(),
-        taken.quantile(0.5),
-        taken.quantile(0.99),
-        taken.failures,
+        "round {round}: {key:<15} {:>6.0}/s, p50 {:>4.0} µs, p99 {:>5.0} µs, p99 of all {:>5.0} µs, {} failed",
+        median(turns.iter().map(Taken::throughput)),
+        median(turns.iter().map(|taken| taken.quantile(0.5))),
+        median(turns.iter().map(|taken| taken.quantile(0.99))),
+        quantile_of_all(turns, 0.99),
+        turns.iter().map(|taken| taken.failures).sum::<u64>(),
     );
-    taken
 }
 
 /// Of the slower of the two that the goal compares.

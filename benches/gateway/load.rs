@@ -7,14 +7,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rustix::fd::OwnedFd;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
 use crate::client::{Buffers, Client};
@@ -216,20 +210,17 @@ impl Shared {
         }
     }
 
-    /// Says what is due. The runtime's own timers tick in milliseconds, which is far too coarse.
+    /// Says what is due. The runtime's own timers tick in milliseconds, which is far too coarse, and to be
+    /// woken by the kernel for each request would take the load as long as the request: so it never rests.
     async fn tick(self: Rc<Self>, period: Duration) {
-        #[expect(deprecated, reason = "what replaces it is unsafe, for the sake of types that are not ours")]
-        let timer = AsyncFd::with_interest(periodic_timer(period), Interest::READABLE).expect("a timer");
         let mut due = Instant::now();
         while !self.phase.get().is_over() {
-            let mut guard = timer.readable().await.expect("a timer");
-            let mut count = [0; 8];
-            let Ok(Ok(_)) = guard.try_io(|timer| Ok(rustix::io::read(timer, &mut count)?)) else { continue };
-            for _ in 0..u64::from_ne_bytes(count) {
-                due += period;
+            while due <= Instant::now() {
                 self.due.borrow_mut().push_back(due);
                 self.more_due.notify_one();
+                due += period;
             }
+            yield_now().await;
         }
     }
 
@@ -269,16 +260,7 @@ impl Dice {
     }
 }
 
-fn periodic_timer(period: Duration) -> OwnedFd {
-    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC);
-    let timer = timer.expect("Linux has timers");
-    let period = Timespec::try_from(period).expect("a short time");
-    let interval = Itimerspec { it_interval: period, it_value: period };
-    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &interval).expect("it can be set");
-    timer
-}
-
 #[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
-fn count(number: u64) -> f64 {
+pub fn count(number: u64) -> f64 {
     number as f64
 }

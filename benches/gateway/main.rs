@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::task::LocalSet;
 
 use report::Report;
+use upstream::Upstream;
 use world::World;
 
 mod client;
@@ -115,7 +116,7 @@ fn main() {
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
     machine::raise_limits();
     if std::env::args().nth(1).as_deref() == Some(upstream::ARGUMENT) {
-        return runtime().block_on(upstream::serve());
+        return runtime().block_on(LocalSet::new().run_until(upstream::serve()));
     }
     let arguments = Arguments::parse();
     let plan = Plan::of(&arguments);
@@ -144,10 +145,11 @@ fn released() -> PathBuf {
 }
 
 async fn run(program: PathBuf, issuer: &Handle, plan: &Plan) -> Report {
-    let world = World::start(program, issuer, plan.sessions).await;
+    let mut world = World::start(program, issuer, plan.sessions).await;
     println!("{} sessions have begun", world.sessions.len());
     let rows = saturated::measure(&world, plan).await;
     let latency = latency::measure(&world, plan, &rows).await;
+    world.upstream = Upstream::apart().await;
     let connections = connections::measure(&world, plan).await;
     let storm = match plan.includes("storm") {
         true => Some(storm::measure(&world, plan).await),

@@ -7,7 +7,7 @@ use crate::Plan;
 use crate::client::{Protocol, STREAMS};
 use crate::connections::{Connections, Kind};
 use crate::goals::{self, Goal};
-use crate::latency::Latency;
+use crate::latency::{Latency, quantile_of_all};
 use crate::load::{IN_FLIGHT, Taken};
 use crate::machine;
 use crate::plot::{self, Bar, Curve};
@@ -127,21 +127,18 @@ fn nginx_of(protocol: Protocol) -> &'static str {
 }
 
 fn latency_table(latency: &Latency) -> String {
-    let mut table = Table::new(&["way", "p50", "p99", "p99.9", "added at p50", "added at p99"]);
-    let quantiles = |turns: &[Taken]| {
-        [0.5, 0.99, 0.999].map(|share| {
-            microseconds(crate::saturated::median(turns.iter().map(|taken| taken.quantile(share))))
-        })
+    let mut table =
+        Table::new(&["way", "p50", "p99", "added at p50", "added at p99", "p99 of all", "p99.9 of all"]);
+    let mut row = |title: &str, turns: &[Taken], added: [String; 2]| {
+        let usual = |share| crate::saturated::median(turns.iter().map(|taken| taken.quantile(share)));
+        let [p50, p99] = [0.5, 0.99].map(|share| microseconds(usual(share)));
+        let of_all = [0.99, 0.999].map(|share| microseconds(quantile_of_all(turns, share)));
+        table.row([vec![title.to_owned(), p50, p99], added.into(), of_all.into()].concat());
     };
-    let none = || "—".to_owned();
-    table.row(
-        [vec!["without a proxy".to_owned()], quantiles(&latency.direct).into(), vec![none(), none()]]
-            .concat(),
-    );
+    row("without a proxy", &latency.direct, ["—", "—"].map(str::to_owned));
     for (key, turns) in &latency.proxied {
         let added = [0.5, 0.99].map(|share| microseconds(latency.added(key, share)));
-        let title = crate::contestants::named(key).title.to_owned();
-        table.row([vec![title], quantiles(turns).into(), added.into()].concat());
+        row(crate::contestants::named(key).title, turns, added);
     }
     format!("{:.0} requests a second.\n\n{}", latency.rate, table.markdown())
 }
@@ -247,8 +244,7 @@ fn cpu_plot(rows: &[Row]) -> String {
 
 fn latency_plot(latency: &Latency) -> String {
     let curve = |label: &str, turns: &[Taken], ours| {
-        let values = plot::SHARES
-            .map(|share| crate::saturated::median(turns.iter().map(|taken| taken.quantile(share))));
+        let values = plot::SHARES.map(|share| quantile_of_all(turns, share));
         Curve { label: label.replace('`', ""), values, ours }
     };
     let mut curves = vec![curve("without a proxy", &latency.direct, false)];

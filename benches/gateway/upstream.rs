@@ -1,4 +1,4 @@
-//! The server behind every proxy: as little work as can be, in a process of its own. It answers each request
+//! The server behind every proxy: as little work as can be. It answers each request
 //! with the same kilobyte, `/echo` with the head that has come, and a WebSocket's handshake with a tunnel.
 
 use std::io::Write;
@@ -8,6 +8,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
+use tokio::task::spawn_local;
 
 use crate::request::{FRAME_BACK, HANDSHAKE_ANSWER};
 
@@ -22,11 +23,20 @@ pub const ARGUMENT: &str = "--upstream";
 
 pub struct Upstream {
     pub address: SocketAddr,
-    _child: Child,
+    _child: Option<Child>,
 }
 
 impl Upstream {
-    pub async fn start() -> Self {
+    /// On this thread, beside the load: neither waits for the kernel to let it go on after the other.
+    pub async fn beside() -> Self {
+        let listener = listen().await;
+        let address = listener.local_addr().unwrap();
+        spawn_local(accept(listener));
+        Self { address, _child: None }
+    }
+
+    /// In a process of its own, for more connections than one process may have.
+    pub async fn apart() -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .arg(ARGUMENT)
             .stdin(Stdio::null())
@@ -36,7 +46,7 @@ impl Upstream {
             .expect("this program again");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = lines.next_line().await.unwrap().expect("it says where it listens");
-        Self { address: line.parse().unwrap(), _child: child }
+        Self { address: line.parse().unwrap(), _child: Some(child) }
     }
 
     pub fn url(&self) -> String {
@@ -46,14 +56,22 @@ impl Upstream {
 
 /// Is the upstream, for good.
 pub async fn serve() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = listen().await;
     println!("{}", listener.local_addr().unwrap());
     std::io::stdout().flush().unwrap();
+    accept(listener).await;
+}
+
+async fn listen() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+async fn accept(listener: TcpListener) {
     let answer = answer(&body());
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let answer = answer.clone();
-        tokio::spawn(async move { serve_connection(stream, &answer).await });
+        spawn_local(async move { serve_connection(stream, &answer).await });
     }
 }
 

@@ -43,7 +43,7 @@ impl World {
         let issuer = elsewhere.spawn(Issuer::start()).await.unwrap();
         issuer.behave(|behaviour| behaviour.expires_in = Some(json!(LIFETIME.as_secs())));
         let mut world = Self {
-            upstream: Upstream::start().await,
+            upstream: Upstream::beside().await,
             redis: Redis::start().await,
             issuer,
             certificate: authority.issue("shop", "DNS:shop.test", 7),
